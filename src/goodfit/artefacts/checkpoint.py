@@ -1,0 +1,117 @@
+"""Checkpoints: a RunState on disk, whole or not there.
+
+`checkpoints/step-<n>/` holds `state.safetensors` and `state.json`; `manifest.json`, with the size and SHA-256 of both and
+of itself, is written last. A folder without a right manifest is not a checkpoint.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
+
+from goodfit.errors import FileError, RunError
+from goodfit.files import file_sha256, sync_folder, write_atomically
+from goodfit.training.state import RunState
+
+__all__ = ["Checkpoint", "find_checkpoints", "newest_checkpoint", "remove_old", "save_checkpoint"]
+
+FORMAT = 1
+FILES = ("state.safetensors", "state.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk; `seconds` is how long the run had been training."""
+
+    path: Path
+    step: int
+    seconds: float
+
+    def restore(self, state: RunState) -> None:
+        """Load this checkpoint into `state`; raise FileError if it does not fit."""
+        try:
+            tensors = load_file(self.path / "state.safetensors")
+            values = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise FileError(f"cannot read the checkpoint {str(self.path)!r}: {error}") from error
+        state.load(tensors, values)
+
+
+def save_checkpoint(folder: Path, state: RunState, seconds: float) -> Checkpoint:
+    """Write `state` into `folder`/step-<n>; raise RunError where the disk does not take it."""
+    path = folder / f"step-{state.step}"
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.tensors().items()
+    }
+    contents = {
+        "state.safetensors": save_tensors(tensors),
+        "state.json": json.dumps(state.values(), indent=1, allow_nan=False).encode(),
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "manifest.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write the checkpoint {str(path)!r}: {error.strerror}; free space and resume") from error
+    for name, content in contents.items():
+        write_atomically(path / name, content)
+    files = {name: {"bytes": len(content), "sha256": sha256(content).hexdigest()} for name, content in contents.items()}
+    manifest: dict[str, Any] = {"format": FORMAT, "step": state.step, "files": files, "clock": {"seconds": seconds}}
+    manifest["sha256"] = _manifest_sha256(manifest)
+    write_atomically(path / "manifest.json", json.dumps(manifest, indent=1))
+    sync_folder(folder)
+    return Checkpoint(path, state.step, seconds)
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Return the folders that claim to be checkpoints, oldest first."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest complete checkpoint in `folder`, and what is wrong with those that are newer."""
+    damage: list[str] = []
+    for path in reversed(find_checkpoints(folder)):
+        try:
+            return _verify(path), damage
+        except FileError as error:
+            damage.append(str(error))
+    return None, damage
+
+
+def _verify(path: Path) -> Checkpoint:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["sha256"] != _manifest_sha256(manifest):
+            raise FileError(f"the checkpoint {str(path)!r} is damaged: manifest.json does not match its own SHA-256")
+        for name in FILES:
+            file, listed = path / name, manifest["files"][name]
+            if file.stat().st_size != listed["bytes"] or file_sha256(file) != listed["sha256"]:
+                raise FileError(f"the checkpoint {str(path)!r} is damaged: {name} does not match its SHA-256")
+        return Checkpoint(path, int(manifest["step"]), float(manifest["clock"]["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(f"the checkpoint {str(path)!r} is not complete: {error}") from error
+
+
+def _manifest_sha256(manifest: dict[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def remove_old(folder: Path, keep: int | Literal["best", "all"], best_step: int | None) -> None:
+    """Remove checkpoints beyond the newest `keep`; "best" keeps the newest and the one with the best validation loss."""
+    if keep == "all":
+        return
+    paths = find_checkpoints(folder)
+    kept = paths[-keep:] if isinstance(keep, int) else [path for path in paths if path.name == f"step-{best_step}"] + paths[-1:]
+    for path in paths:
+        if path not in kept:
+            (path / "manifest.json").unlink(missing_ok=True)  # first, so that half a removal leaves no checkpoint
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""The model file: one `.safetensors` with the weights, and in its header all that is needed to use them.
+
+The header's metadata hold one entry, a JSON document: format version, task, architecture, what the outputs mean,
+transform, classes, training record, results, and a SHA-256 over every other byte of the file. Nothing in it depends on
+clock, host or path, so equal runs give equal files; nothing in it can run code.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from goodfit.data.dataset import TargetScale, Task
+from goodfit.data.transforms import Transform, transform_from_json
+from goodfit.devices import Precision
+from goodfit.errors import FileError, ModelError
+from goodfit.evaluation.evaluate import TrainedModel
+from goodfit.files import write_atomically
+from goodfit.models import build_model
+from goodfit.models.outputs import OutputMeaning
+
+__all__ = ["Architecture", "ModelFile"]
+
+FORMAT = 1
+KEY = "goodfit"
+BLANK = "0" * 64  # stands in the place of the SHA-256 while it is computed
+MAX_HEADER = 64 << 20
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a module is built from, as JSON values."""
+
+    name: str
+    arguments: dict[str, Any]
+    input_shape: tuple[int, ...]
+    num_outputs: int
+
+    def build(self, pretrained: bool = False) -> nn.Module:
+        """Build the module with fresh weights, drawn from torch's default generator, or with its library's own."""
+        arguments = self.arguments | ({"pretrained": True} if pretrained else {})
+        return build_model(self.name, input_shape=self.input_shape, num_outputs=self.num_outputs, arguments=arguments)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file's content: see the module for what it promises."""
+
+    task: Task
+    architecture: Architecture
+    outputs: OutputMeaning
+    precision: Precision
+    transform: Transform
+    classes: tuple[str, ...]
+    target_scale: TargetScale
+    tensors: dict[str, Tensor] = field(repr=False)
+    training: dict[str, Any] = field(repr=False)  # how it was made: data, configuration, seed, steps
+    val: dict[str, Any] | None = field(default=None, repr=False)
+    test: dict[str, Any] | None = field(default=None, repr=False)
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically; raise RunError where the disk does not take it."""
+        document = {
+            "format": FORMAT,
+            "sha256": BLANK,
+            "task": self.task,
+            "architecture": asdict(self.architecture),
+            "outputs": self.outputs,
+            "precision": self.precision,
+            "transform": self.transform.to_json(),
+            "classes": list(self.classes),
+            "target_scale": asdict(self.target_scale),
+            "training": self.training,
+            "val": self.val,
+            "test": self.test,
+        }
+        # A copy each, for safetensors refuses tensors that share memory or lie in another order.
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in self.tensors.items()
+        }
+        content = save_tensors(tensors, {KEY: json.dumps(document, allow_nan=False)})
+        write_atomically(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelFile":
+        """Read and verify a file; raise FileError, naming it and what is wrong, if it is foreign or damaged."""
+        document = _read_document(path)
+        if document.get("format") != FORMAT:
+            raise FileError(
+                f"{str(path)!r} has format {document.get('format')!r}, and this goodfit reads {FORMAT}; update goodfit"
+            )
+        try:
+            tensors = load_file(path)
+            shape = document["architecture"]
+            return cls(
+                task=document["task"],
+                architecture=Architecture(shape["name"], shape["arguments"], tuple(shape["input_shape"]), shape["num_outputs"]),
+                outputs=document["outputs"],
+                precision=document["precision"],
+                transform=transform_from_json(document["transform"]),
+                classes=tuple(document["classes"]),
+                target_scale=TargetScale(**document["target_scale"]),
+                tensors=tensors,
+                training=document["training"],
+                val=document["val"],
+                test=document["test"],
+            )
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise FileError(f"{str(path)!r} is not a whole goodfit model file: {error!r}; get a fresh copy") from error
+
+    def module(self) -> nn.Module:
+        """Build the module and give it the file's weights; raise FileError where they do not fit.
+
+        It is built without memory first, so a file that asks for a huge model is refused before anything is allocated.
+        """
+        with torch.device("meta"):
+            empty = self.architecture.build()
+        expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        if expected != found:
+            name = min(name for name in expected | found if expected.get(name) != found.get(name))
+            raise FileError(
+                f"the weights do not fit the architecture {self.architecture.name}: "
+                f"{name!r} has shape {found.get(name)}, and {expected.get(name)} is needed"
+            )
+        if any(buffer.is_meta for name, buffer in empty.named_buffers() if name not in expected):
+            empty = self.architecture.build()  # it has buffers that no file holds, so they must be computed
+        empty.load_state_dict(self.tensors, assign=True)
+        return empty
+
+    def trained_model(self, device: torch.device) -> TrainedModel:
+        """Return the model, ready for use on `device`."""
+        channels_last = len(self.architecture.input_shape) == 3
+        module = self.module().to(device).requires_grad_(False)
+        if channels_last:
+            module = module.to(memory_format=torch.channels_last)
+        return TrainedModel(
+            module=module,
+            transform=self.transform,
+            task=self.task,
+            classes=self.classes,
+            outputs=self.outputs,
+            target_scale=self.target_scale,
+            precision=self.precision,
+            device=device,
+            channels_last=channels_last,
+        )
+
+    def check_start(self, architecture: Architecture) -> None:
+        """Raise ModelError if training of `architecture` cannot go on from these weights."""
+        if self.architecture != architecture:
+            raise ModelError(
+                f"the model file holds {self.architecture.name} for inputs {self.architecture.input_shape} and "
+                f"{self.architecture.num_outputs} outputs, and the data need inputs {architecture.input_shape} and "
+                f"{architecture.num_outputs} outputs; train on data like those it was made for"
+            )
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON document in a file's header, once the file's SHA-256 has been found right."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
+                raise FileError(f"{str(path)!r} is not a model file; name a .safetensors file or a run folder made by goodfit")
+            header = file.read(size)
+            document = _parse_header(header, path)
+            digest = sha256(size.to_bytes(8, "little") + _blanked(header, document, path))
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise FileError(f"cannot read the model file {str(path)!r}: {error.strerror}") from error
+    if digest.hexdigest() != document["sha256"]:
+        raise FileError(f"{str(path)!r} is damaged: its SHA-256 does not match its content; get a fresh copy")
+    return document
+
+
+def _parse_header(header: bytes, path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(header).get("__metadata__", {})
+        document = json.loads(metadata[KEY])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(f"{str(path)!r} was not made by goodfit; convert it, or name another file") from error
+    if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):
+        raise FileError(f"{str(path)!r} has no SHA-256 in its header; get a fresh copy")
+    return document
+
+
+def _blanked(header: bytes, document: dict[str, Any], path: Path) -> bytes:
+    """Return the header as it was when the SHA-256 was computed."""
+    written = document["sha256"].encode()
+    if len(written) != len(BLANK) or header.count(written) != 1:
+        raise FileError(f"{str(path)!r} is damaged: its SHA-256 is not where it belongs; get a fresh copy")
+    return header.replace(written, BLANK.encode())

@@ -1,0 +1,114 @@
+"""The predictor: a model file in use. Input and preprocessing come from the file alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goodfit.artefacts.model_file import ModelFile
+from goodfit.data.table import read_rows
+from goodfit.devices import choose_device
+from goodfit.evaluation.evaluate import TrainedModel
+
+__all__ = ["ClassProbability", "Estimate", "Prediction", "Predictor"]
+
+BATCH_SIZE = 256
+TABLES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """A class and how probable it is, from 0 to 1."""
+
+    label: str
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pair as JSON values."""
+        return {"label": self.label, "probability": self.probability}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one example: the most probable class, and the `top` classes, most probable first."""
+
+    label: str
+    probability: float
+    top: tuple[ClassProbability, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction as JSON values."""
+        return {"label": self.label, "probability": self.probability, "top": [item.to_json() for item in self.top]}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a regressor says of one example, in the target's unit."""
+
+    value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as JSON values."""
+        return {"value": self.value}
+
+
+class Predictor:
+    """Predicts from raw examples of the kind that the model was trained on."""
+
+    def __init__(self, model: TrainedModel, path: Path) -> None:
+        self.model = model
+        self.path = path
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> "Predictor":
+        """Load a model file, or a run folder's best; raise FileError if it is damaged or foreign."""
+        path = Path(path)
+        path = path / "best.safetensors" if path.is_dir() else path
+        return cls(ModelFile.load(path).trained_model(choose_device(device)), path)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in the order of the model's outputs; empty for a regression."""
+        return self.model.classes
+
+    def __call__(self, examples: Any, *, top: int = 5) -> Any:
+        """Predict one example, giving a Prediction (or Estimate), or many, giving a list of them.
+
+        Takes a path, a PIL image, an array or tensor of one example or a batch of them, a table's row as a dict, a table
+        file or data frame, and lists of these. Raises DataError naming what does not fit.
+        """
+        many, raw = self._as_many(examples)
+        predictions = self.predict_stored(self.model.transform.encode(raw), top=top)
+        return predictions if many else predictions[0]
+
+    def predict_stored(self, stored: Tensor, *, top: int = 5) -> list[Prediction | Estimate]:
+        """Predict examples (N, ...) that the transform has encoded."""
+        return [item for batch in stored.split(BATCH_SIZE) for item in self._predict_batch(batch, top)]
+
+    def _predict_batch(self, stored: Tensor, top: int) -> list[Prediction | Estimate]:
+        if self.model.task == "regression":
+            return [Estimate(value) for value in self.model.values(stored).tolist()]
+        best = torch.topk(self.model.probabilities(stored).cpu(), min(top, len(self.classes)), dim=1)
+        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        tops = [tuple(ClassProbability(self.classes[i], p) for p, i in zip(*row, strict=True)) for row in rows]
+        return [Prediction(items[0].label, items[0].probability, items) for items in tops]
+
+    def _as_many(self, examples: Any) -> tuple[bool, Any]:
+        """Say whether `examples` are many, and return them in the form that the transform encodes."""
+        shape = self.model.transform.input_shape
+        if isinstance(examples, str | Path):
+            if Path(examples).suffix.lower() in TABLES:
+                return True, read_rows(Path(examples))[0]
+            return False, [examples]
+        if isinstance(examples, Mapping):
+            return False, [examples]
+        if hasattr(examples, "shape") and hasattr(examples, "ndim"):
+            many = examples.ndim > len(shape)
+            return many, examples if many else [examples]
+        if isinstance(examples, Sequence):
+            many = not (examples and isinstance(examples[0], int | float))
+            return many, list(examples) if many else [examples]
+        return hasattr(examples, "columns"), examples if hasattr(examples, "columns") else [examples]

@@ -1,0 +1,147 @@
+"""The run folder, as an object: what lies in it, and what it says.
+
+config.toml · environment.json · metrics.jsonl · test_uses.jsonl · TensorBoard events · checkpoints/ ·
+best.safetensors · last.safetensors
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from goodfit.artefacts.metrics_log import read_metrics
+from goodfit.artefacts.model_file import ModelFile
+from goodfit.artefacts.predictor import Predictor
+from goodfit.config import Config, Layer, dump_toml, merge, read_toml
+from goodfit.errors import FileError
+from goodfit.evaluation.metrics import Evaluation, evaluation_from_json
+from goodfit.files import new_folder, write_atomically
+
+__all__ = ["Run", "find_runs"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. `Run(path)` raises FileError if there is none."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not (self.path / "config.toml").is_file():
+            raise FileError(
+                f"{str(self.path)!r} is not a run folder: it has no config.toml; `goodfit runs` lists those there are"
+            )
+
+    @property
+    def model(self) -> Path:
+        """The model file with the lowest validation loss; the last one without validation."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The model file of the last evaluated step."""
+        return self.path / "last.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's complete configuration."""
+        return merge([Layer("config.toml", read_toml(self.path / "config.toml"))])[0]
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Where the run was made."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FileError(f"cannot read {str(self.path / 'environment.json')!r}: {error}") from error
+        return found
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+    @cached_property
+    def best(self) -> ModelFile | None:
+        """The best model file, or None if there is none yet."""
+        return ModelFile.load(self.model) if self.model.exists() else None
+
+    @property
+    def test(self) -> Evaluation | None:
+        """The best model's test result, once training has ended."""
+        return evaluation_from_json(self.best.test) if self.best and self.best.test else None
+
+    @property
+    def val(self) -> Evaluation | None:
+        """The best model's validation result."""
+        return evaluation_from_json(self.best.val) if self.best and self.best.val else None
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """The last line of the log if training has ended, else None."""
+        return next((line for line in reversed(self.metrics) if line["event"] == "end"), None)
+
+    @property
+    def test_uses(self) -> int:
+        """How often the test split has been looked at."""
+        path = self.path / "test_uses.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def count_test_use(self, by: str, step: int) -> None:
+        """Write down that the test split was used."""
+        with (self.path / "test_uses.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"by": by, "step": step}) + "\n")
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `goodfit train --json` prints."""
+        end = self.end or {"step": 0, "epoch": 0, "clock": {"seconds": 0.0}}
+        return {
+            "run": str(self.path),
+            "model": str(self.model),
+            "steps": end["step"],
+            "epochs": end["epoch"],
+            "seconds": end["clock"]["seconds"],
+            "test": self.test.to_json() if self.test else None,
+            "val": self.val.to_json() if self.val else None,
+        }
+
+    def predictor(self) -> Predictor:
+        """Return the best model, ready to predict."""
+        return Predictor.load(self.model)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the best model file to `path` and return that path; raise FileError if there is none yet."""
+        if not self.model.exists():
+            raise FileError(f"{str(self.path)!r} holds no model yet; resume the run first: goodfit resume {self.path}")
+        target = Path(path)
+        write_atomically(target, self.model.read_bytes())
+        return target
+
+    def __repr__(self) -> str:
+        result = f": {self.test.summary()}" if self.test else ""
+        return f"Run({str(self.path)!r}){result}"
+
+
+@contextmanager
+def create_run(path: Path, config: Config, environment: dict[str, Any], heading: str) -> Iterator[Path]:
+    """Make the run folder by one rename at the end of the block, which may add files to the folder it is given."""
+    with new_folder(path) as folder:
+        comments = "".join(f"# {line}\n" for line in heading.splitlines())
+        write_atomically(folder / "config.toml", f"{comments}\n{dump_toml(config)}")
+        write_atomically(folder / "environment.json", json.dumps(environment, indent=1) + "\n")
+        yield folder
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Return the run folders directly in `folder`, by name."""
+    if not folder.is_dir():
+        raise FileError(f"{str(folder)!r} is not a folder; runs are made in runs/ unless --out says otherwise")
+    return [Run(path) for path in sorted(folder.iterdir()) if (path / "config.toml").is_file()]

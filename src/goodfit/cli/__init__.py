@@ -1,0 +1,3 @@
+"""The command line: one file per verb, no logic."""
+
+__all__: list[str] = []

@@ -1,0 +1,93 @@
+"""The command `goodfit`: its verbs, its signals, and the one place where an error becomes a line and an exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from goodfit.cli import catalogue, evaluate, predict, resume, runs, train
+from goodfit.errors import GoodfitError, Interrupted
+from goodfit.signals import StopSignals
+
+__all__ = ["main", "run_command"]
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 bad usage or input, 128 + n after signal n."""
+    with StopSignals().listening() as signals:
+        try:
+            code = _app()(list(arguments), prog_name="goodfit", standalone_mode=False, obj=signals)
+        except typer.Abort:
+            return _stopped(signal.SIGINT)
+        except Interrupted as stop:
+            return _stopped(stop.signum)
+        except GoodfitError as error:
+            return _fail(str(error), error.exit_code)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
+            return 1
+        except Exception as error:
+            usage = _usage_message(error)
+            if usage is None:
+                raise
+            return _fail(usage, 2)
+    return code if isinstance(code, int) else 0
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.command("train")(train.train)
+    app.command("resume")(resume.resume)
+    app.command("evaluate")(evaluate.evaluate)
+    app.command("predict")(predict.predict)
+    app.command("runs")(runs.runs)
+    app.command("datasets")(catalogue.datasets)
+    app.command("models")(catalogue.models)
+    app.command("recipes")(catalogue.recipes)
+    app.callback()(_options)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"goodfit {version('goodfit')}")  # noqa: T201
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From labelled data to a tested, reusable model: trained fast, tested honestly, shipped as one safe file."""
+
+
+def _usage_message(error: Exception) -> str | None:
+    """Return what is wrong with the command line, if that is what the parser says with this error."""
+    say = getattr(error, "format_message", None)
+    if say is None:
+        return None
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "goodfit"
+    return f"{say().rstrip('.')}; see {path} --help"
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("RANK", "0") == "0":  # every rank meets the same error; one of them says it
+        print(f"goodfit: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _stopped(signum: int) -> int:
+    """Say that a signal ended the command, once, and how it is called."""
+    return _fail(f"stopped by {signal.Signals(signum).name}", 128 + signum)

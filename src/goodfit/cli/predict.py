@@ -1,0 +1,35 @@
+"""goodfit predict"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from goodfit.cli.options import JsonOption
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a run folder (its best).")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, tables, or - for standard input.")
+    ],
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="How many classes to show.")] = 3,
+    json: JsonOption = False,
+) -> None:
+    """Predict pictures or the rows of tables."""
+    from goodfit.artefacts.predictor import Predictor
+    from goodfit.cli.output import make_screen, print_json
+    from goodfit.prediction import predict_inputs
+
+    screen = make_screen(json)
+    failed = False
+    for result in predict_inputs(Predictor.load(model), inputs, top=top):
+        failed |= result.error is not None
+        if json:
+            print_json(result.to_json())
+        else:
+            screen.show_prediction(result)
+    if failed:
+        raise typer.Exit(2)

@@ -1,0 +1,85 @@
+"""goodfit train"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from goodfit.cli.options import JsonOption, RootOption, SetOption, layers
+
+__all__ = ["train"]
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[
+        str | None, typer.Argument(help="A data set's name, a picture folder, a table or an .npz.", show_default="digits")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COL", help="The column of a table to be learned.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="M", help="A model's name, or a model file to go on from.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="R", help="A preset by name.", show_default="auto")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Times through the training data.")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N|full", help="Examples of one update.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="O", help="An optimiser of torch.optim, such as sgd or adamw.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(metavar="X", help="The learning rate.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of everything random: splits, weights, order, augmentation.")
+    ] = None,
+    val: Annotated[
+        float | None, typer.Option(metavar="FRACTION", help="Share of the training data to validate on; 0: none.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder.", show_default="runs/<data>-<model>-<time>")
+    ] = None,
+    data_root: RootOption = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A configuration file, such as a run's config.toml.")
+    ] = None,
+    set_: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the whole configuration, with where each value is from.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a model on labelled data, and test it."""
+    from goodfit.cli.output import make_screen, print_json
+    from goodfit.workflows import Request, plan
+    from goodfit.workflows import train as train_model
+
+    flags = {
+        "DATA": ("data.name", _absolute(data)),
+        "--target": ("data.target", target),
+        "--model": ("model.name", model),
+        "--epochs": ("train.epochs", epochs),
+        "--batch-size": ("train.batch_size", _whole(batch_size)),
+        "--optimizer": ("optim.name", optimizer),
+        "--lr": ("optim.lr", lr),
+        "--device": ("train.device", device),
+        "--seed": ("train.seed", seed),
+        "--val": ("data.val", val),
+        "--data-root": ("data.root", str(data_root.absolute()) if data_root else None),
+    }
+    request = Request(layers=layers(flags, set_), recipe=recipe, config_file=config, out=out)
+    screen = make_screen(json)
+    if dry_run:
+        screen.show_plan(plan(request, screen))
+        return
+    run = train_model(request, screen, context.obj)
+    if json:
+        print_json(run.summary())
+    else:
+        screen.show_run(run)
+
+
+def _absolute(data: str | None) -> str | None:
+    """Return a path that still leads there from another folder; a name stays a name."""
+    from goodfit.data.sources import is_name
+
+    return data if data is None or is_name(data) else str(Path(data).absolute()) if Path(data).exists() else data
+
+
+def _whole(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text

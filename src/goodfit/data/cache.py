@@ -1,0 +1,329 @@
+"""Decoded pictures on disk: a folder is decoded once, by processes, into one file of uint8 pixels.
+
+A cache file holds the pixels (N, C, H, W) of the readable pictures in the order of their names, then an index in JSON
+(geometry and unreadable pictures), then the length of the index in 8 bytes; it appears by one rename. Its name is a SHA-256
+over the names, sizes and times of the pictures and what is wanted of them.
+
+Nothing here imports torch: the decoding processes run this module. They are asked over pipes and not made by
+`multiprocessing`, which would run the user's own script again in each of them.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from queue import SimpleQueue
+from shutil import disk_usage
+from statistics import median_low
+from subprocess import PIPE, Popen
+from tempfile import mkstemp
+from time import time
+from typing import Any
+
+from goodfit.data.images import Geometry, Header, opened, read_header, to_pixels
+from goodfit.devices import choose_threads
+from goodfit.errors import DataError, RunError
+from goodfit.files import sync_folder
+
+__all__ = ["DecodedPictures", "cache_directory", "choose_geometry", "decode_pictures", "serve"]
+
+FORMAT_VERSION = 1  # part of the key: raise it when the same files would give other pixels
+CHUNK = 32  # pictures in one request to a process
+FEW = 200  # as many are decoded in the time it takes to start processes
+SAMPLE = 1024  # headers from which the geometry is guessed
+SIDES = (128, 96, 64, 32)  # of the square that is chosen where the pictures differ
+DAY = 86_400  # seconds
+
+Progress = Callable[[int, int], None]
+Runner = Callable[[str, Iterable[tuple[Any, ...]]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class DecodedPictures:
+    """A cache file of `count` uint8 pictures, and the names of those that are not in it, each with the reason."""
+
+    file: Path
+    count: int
+    geometry: Geometry
+    unreadable: dict[str, str]
+
+
+def cache_directory() -> Path:
+    """Return where decoded pictures are kept: below GOODFIT_CACHE, or goodfit's part of the user's cache directory."""
+    if chosen := os.environ.get("GOODFIT_CACHE"):
+        return Path(chosen).expanduser() / "pictures"
+    default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or default).expanduser() / "goodfit" / "pictures"
+
+
+def choose_geometry(headers: Sequence[Header], wanted: int | Geometry) -> Geometry:
+    """Return `wanted`, or the geometry that suits the pictures: small ones of one size as they are, others as a square.
+
+    `wanted` is the side of the square; for 0 it is the largest of 32, 64, 96 and 128 that is not above the median of the
+    pictures' shorter sides. Pictures that are all grey are stored as "L", others as "RGB".
+    """
+    if isinstance(wanted, Geometry):
+        return wanted
+    mode: Any = "L" if headers and all(header.grey for header in headers) else "RGB"
+    sizes = {(header.height, header.width) for header in headers}
+    if not wanted and len(sizes) == 1 and max(max(sizes)) <= 64:
+        return Geometry(mode, *sizes.pop())
+    shorter = median_low([min(header.width, header.height) for header in headers] or [0])
+    side = wanted or next((side for side in SIDES if side <= shorter), min(SIDES))
+    return Geometry(mode, side, side)
+
+
+def decode_pictures(
+    root: Path,
+    names: Sequence[str],
+    *,
+    wanted: int | Geometry,
+    num_training: int,
+    processes: int = 0,
+    budget: int | None = None,
+    progress: Progress | None = None,
+) -> DecodedPictures:
+    """Return the pictures `root/name` decoded, at once if that was done before.
+
+    The first `num_training` of them choose the geometry (see `choose_geometry`). Without `processes` there is one a core.
+    `budget` limits the bytes that are written; None: a quarter of the free disk. `progress` is told (done, total). Raise
+    DataError where the pixels do not fit on the disk or none of the pictures can be read.
+    """
+    file = cache_directory() / f"{_key(root, names, wanted, num_training)}.pictures"
+    known = _load(file)
+    if known:
+        return known
+    count = 1 if len(names) < FEW else min(choose_threads(processes), math.ceil(len(names) / CHUNK))
+    with _new_file(file) as new, _runner(count) as run:
+        # Most folders are what a first look says, and then each picture is opened once; of the others some are twice.
+        guess = wanted if isinstance(wanted, Geometry) else choose_geometry(_sample(run, root, names[:num_training]), wanted)
+        _check_budget(new, len(names), guess, budget)
+        headers, unreadable = _decode_all(run, root, names, new, guess, progress)
+        geometry = choose_geometry([header for header in headers[:num_training] if header], wanted)
+        if geometry != guess:
+            _check_budget(new, len(names), geometry, budget)
+            _, unreadable = _decode_all(run, root, names, new, geometry, progress)
+        if len(unreadable) == len(names):
+            raise DataError(
+                f"none of the {len(names)} pictures in {str(root)!r} can be read; the first: {unreadable[names[0]]}"
+            )
+        decoded = DecodedPictures(file, len(names) - len(unreadable), geometry, unreadable)
+        _finish(new, names, decoded)
+    return decoded
+
+
+def _key(root: Path, names: Sequence[str], wanted: int | Geometry, num_training: int) -> str:
+    from PIL import __version__ as decoder
+
+    digest = sha256(repr((FORMAT_VERSION, decoder, wanted, num_training)).encode())
+    for name in names:
+        try:
+            status = os.stat(f"{root}/{name}")  # noqa: PTH116  60,000 paths are made in half a second
+            # The time of change cannot be set: it tells a copy with the old name, size and date from the original.
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        except OSError:  # such as a link that leads nowhere: the decoding will say so
+            state = "unreadable"
+        digest.update(os.fsencode(f"{name}\0{state}\n"))
+    return digest.hexdigest()
+
+
+def _load(file: Path) -> DecodedPictures | None:
+    """Return what a cache file holds, or None where there is none or it is not whole, so that it is made anew."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(-8, os.SEEK_END)
+            length = int.from_bytes(stream.read(8), "little")
+            size = stream.seek(-8 - length, os.SEEK_END)
+            index = json.loads(stream.read(length))
+        decoded = DecodedPictures(file, index["count"], Geometry(*index["geometry"]), dict(index["unreadable"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return decoded if size == decoded.count * math.prod(decoded.geometry.shape) else None
+
+
+def _finish(new: Path, names: Sequence[str], decoded: DecodedPictures) -> None:
+    """Close the gaps that unreadable pictures left in the file, and append the index."""
+    size = math.prod(decoded.geometry.shape)
+    index = {"geometry": decoded.geometry, "count": decoded.count, "unreadable": decoded.unreadable}
+    text = json.dumps(index).encode()
+    with _writing(new), new.open("r+b") as stream:
+        for place, row in enumerate(row for row, name in enumerate(names) if name not in decoded.unreadable):
+            if place != row:
+                stream.seek(row * size)
+                pixels = stream.read(size)
+                stream.seek(place * size)
+                stream.write(pixels)
+        stream.seek(decoded.count * size)
+        stream.truncate()
+        stream.write(text + len(text).to_bytes(8, "little"))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _new_file(file: Path) -> Iterator[Path]:
+    """Yield an empty file that becomes `file` by one rename, or vanishes if the block fails."""
+    with _writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for left in file.parent.glob("*.partial"):  # by a process that was killed
+            if time() - left.stat().st_mtime > DAY:
+                left.unlink(missing_ok=True)
+        descriptor, name = mkstemp(dir=file.parent, prefix=f"{file.stem[:16]}-", suffix=".partial")
+        os.close(descriptor)
+    new = Path(name)
+    try:
+        yield new
+        with _writing(file):
+            new.replace(file)
+            sync_folder(file.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space there, or name another place with GOODFIT_CACHE"
+        raise DataError(f"cannot write decoded pictures in {str(file.parent)!r}: {error.strerror}; {advice}") from error
+
+
+def _check_budget(file: Path, count: int, geometry: Geometry, budget: int | None) -> None:
+    needed = count * math.prod(geometry.shape)
+    allowed = disk_usage(file.parent).free // 4 if budget is None else budget
+    if needed > allowed:
+        _, height, width = geometry.shape
+        raise DataError(
+            f"{count} pictures of {height} x {width} pixels take {needed / 1e9:.3g} GB decoded, and {allowed / 1e9:.3g} GB are "
+            f"allowed; make them smaller with --set data.image_size={max(8, height // 2)}, or allow more with "
+            f"--set data.budget={math.ceil(needed / 1e8) / 10:g}"
+        )
+
+
+def _sample(run: Runner, root: Path, names: Sequence[str]) -> list[Header]:
+    some = names[:: math.ceil(len(names) / SAMPLE)]
+    requests = ((str(root), some[start : start + CHUNK]) for start in range(0, len(some), CHUNK))
+    return [Header(*header) for reply in run("scan", requests) for header in reply if header]
+
+
+def _decode_all(
+    run: Runner, root: Path, names: Sequence[str], file: Path, geometry: Geometry, progress: Progress | None
+) -> tuple[list[Header | None], dict[str, str]]:
+    """Write every picture to its row of `file`; return the headers, and why some rows stay empty."""
+    starts = range(0, len(names), CHUNK)
+    requests = ((str(root), names[start : start + CHUNK], start, str(file), geometry) for start in starts)
+    headers: list[Header | None] = []
+    unreadable: dict[str, str] = {}
+    for reply in run("decode", requests):
+        for header, reason in reply:
+            if reason:
+                unreadable[names[len(headers)]] = reason
+            headers.append(Header(*header) if header else None)
+        if progress:
+            progress(len(headers), len(names))
+    return headers, unreadable
+
+
+def _scan_chunk(root: str, names: Sequence[str]) -> list[Header | None]:
+    headers: list[Header | None] = []
+    for name in names:
+        header = None
+        with suppress(DataError), opened(f"{root}/{name}", name) as image:  # the decoding will say it again
+            header = read_header(image)
+        headers.append(header)
+    return headers
+
+
+def _decode_chunk(
+    root: str, names: Sequence[str], start: int, file: str, geometry: Sequence[Any]
+) -> list[tuple[Header | None, str | None]]:
+    """Write the pictures to the rows of `file` from `start` on; return each one's header and why it is not there."""
+    wanted = Geometry(*geometry)
+    size = math.prod(wanted.shape)
+    results = []
+    with _writing(Path(file)), Path(file).open("r+b") as stream:
+        stream.seek(start * size)
+        for name in names:
+            header, reason, pixels = None, None, bytes(size)
+            try:
+                with opened(f"{root}/{name}", name) as image:
+                    header = read_header(image)
+                    pixels = to_pixels(image, wanted).tobytes()
+            except DataError as error:
+                reason = str(error)
+            stream.write(pixels)
+            results.append((header, reason))
+    return results
+
+
+TASKS: dict[str, Callable[..., Any]] = {"scan": _scan_chunk, "decode": _decode_chunk}
+
+
+def serve() -> None:
+    """Be a decoding process: answer the requests on standard input, a line of JSON each, until it is closed."""
+    for line in sys.stdin:
+        task, request = json.loads(line)
+        try:
+            reply = {"result": TASKS[task](*request)}
+        except DataError as error:
+            reply = {"error": str(error)}
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _runner(count: int) -> Iterator[Runner]:
+    """Yield a function that does tasks in `count` processes and gives the results in order; one is this process."""
+    if count == 1:
+        yield lambda task, requests: (TASKS[task](*request) for request in requests)
+        return
+    command = [sys.executable, "-P", "-c", "from goodfit.data.cache import serve; serve()"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folder or os.curdir for folder in sys.path)}
+    workers: list[Popen[bytes]] = []
+    idle: SimpleQueue[Popen[bytes]] = SimpleQueue()
+    threads = ThreadPoolExecutor(count)
+    try:
+        for _ in range(count):
+            # In a session of their own Ctrl-C at the terminal does not reach them: this process ends them.
+            worker = Popen(command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True)  # noqa: S603  our own code
+            workers.append(worker)
+            idle.put(worker)
+        yield lambda task, requests: threads.map(lambda request: _ask(idle, task, request), requests)
+    finally:
+        for worker in workers:
+            worker.kill()
+        threads.shutdown(cancel_futures=True)
+        for worker in workers:
+            _close(worker)
+
+
+def _ask(idle: SimpleQueue[Popen[bytes]], task: str, request: tuple[Any, ...]) -> Any:
+    worker = idle.get()
+    try:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(json.dumps([task, request]).encode() + b"\n")
+        worker.stdin.flush()
+        reply = json.loads(worker.stdout.readline())
+    except (OSError, ValueError) as error:
+        raise RunError("a process that decodes pictures died; --set data.processes=1 decodes without processes") from error
+    finally:
+        idle.put(worker)
+    if "error" in reply:
+        raise DataError(reply["error"])
+    return reply["result"]
+
+
+def _close(worker: Popen[bytes]) -> None:
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        with suppress(BrokenPipeError):  # a request that it did not live to read
+            assert pipe is not None
+            pipe.close()

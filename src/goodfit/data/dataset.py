@@ -1,0 +1,129 @@
+"""What a data set is: splits of stored examples, the classes, the fitted transform, and a fingerprint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from goodfit.data.transforms import Transform
+
+__all__ = ["Dataset", "Part", "RawData", "Split", "SplitName", "TargetScale", "Task", "fingerprint"]
+
+Task = Literal["classification", "regression"]
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data as its reader found it: a folder, a file, or one half of a named data set.
+
+    `inputs` is whatever `RawData.fit` and `Transform.encode` take, indexable by a list of rows; `targets` is (N,) int64
+    class indices or (N,) float32 values; `names` says where each example came from ("cat/3.jpg", "f.csv:7").
+    """
+
+    inputs: Any
+    targets: "Tensor"
+    names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Data as read, before splitting: `parts` holds "train", and "val" and "test" where the data bring their own.
+
+    `fit` makes the transform from the inputs of the training part and the rows of it that are training examples.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]  # empty for a regression
+    parts: dict[SplitName, Part]
+    fit: "Callable[[Any, Tensor], Transform]"
+    notes: tuple[str, ...] = ()  # what the user should be told once, such as skipped pictures
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one split: rows of a shared store, which is never copied.
+
+    `inputs` is (M, ...) uint8 pictures or float32 numbers, `rows` (N,) int64 says which of them belong to the split,
+    and `targets` (N,) follows `rows`.
+    """
+
+    inputs: "Tensor"
+    targets: "Tensor"
+    rows: "Tensor"
+    names: Sequence[str] | None = None  # of the store, so names[rows[i]] is example i
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        """Say where example `index` of the split came from."""
+        row = int(self.rows[index])
+        return self.names[row] if self.names is not None else f"example {row}"
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """Mean and deviation of a regression's training targets, in the target's unit; a model predicts in these terms."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def to_unit(self, outputs: "Tensor") -> "Tensor":
+        """Turn a model's outputs into values in the target's unit, float64."""
+        return outputs.double() * self.std + self.mean
+
+    def from_unit(self, targets: "Tensor") -> "Tensor":
+        """Turn targets into what a model should put out, float32."""
+        return ((targets.double() - self.mean) / self.std).float()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled data ready for training: encoded parts, and the splits that were chosen from them."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    transform: "Transform"
+    parts: dict[SplitName, Part]  # their inputs encoded: stores of uint8 pictures or float32 numbers
+    splits: dict[SplitName, Split]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a model of these data gives per example: one per class, or one value."""
+        return len(self.classes) or 1
+
+    @cached_property
+    def target_scale(self) -> TargetScale:
+        """The scale of a regression's targets; the identity for classes and for a constant target."""
+        if self.task == "classification":
+            return TargetScale()
+        targets = self.train.targets.double()
+        return TargetScale(float(targets.mean()), float(targets.std(correction=0)) or 1.0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same data, however they are split: see `fingerprint`."""
+        return fingerprint(self.task, self.classes, self.parts)
+
+
+def fingerprint(task: Task, classes: tuple[str, ...], parts: dict[SplitName, Part]) -> str:
+    """Return a SHA-256 over task, classes, and the encoded inputs and targets of every part."""
+    digest = sha256(repr((task, classes)).encode())
+    for name, part in sorted(parts.items()):
+        digest.update(f"{name} {tuple(part.inputs.shape)} {part.inputs.dtype}".encode())
+        for tensor in (part.targets, part.inputs):
+            digest.update(memoryview(tensor.contiguous().numpy()))
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""What is about to be trained, in a few lines: data, model, recipe, device and run folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from goodfit.display.columns import Column, lay_out, wrap
+from goodfit.display.text import count, flops, number, printable, shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from goodfit.data.dataset import Dataset
+    from goodfit.models.summary import Summary
+    from goodfit.planning import Plan
+    from goodfit.session import Session
+
+__all__ = ["describe_plan", "describe_session", "field", "layers", "unit"]
+
+LABEL = 10
+MOST_CLASSES_WIDTH = 60  # of the list of their names
+MOST_LAYERS = 20
+MOST_PARAMETERS = 50_000_000  # of a model that is copied in order to count its work
+
+
+def field(label: str, value: str | Path, width: int) -> list[Text]:
+    """Return a labelled line; prose goes on below itself, a path stays whole."""
+    parts = wrap(printable(value), width - LABEL) if isinstance(value, str) else [printable(str(value))]
+    labels = [label] + [""] * (len(parts) - 1)
+    return [Text(f"{label:{LABEL}}", "dim").append(part, "none") for label, part in zip(labels, parts, strict=True)]
+
+
+def unit(dataset: "Dataset") -> str:
+    """Return what speed is counted in: "img", "rows" or "examples"."""
+    return {"image": "img", "table": "rows"}.get(_kind(dataset), "examples")
+
+
+def _kind(dataset: "Dataset") -> str:
+    return str(dataset.transform.to_json()["kind"])
+
+
+def describe_session(session: "Session", run: Path, width: int) -> list[Text]:
+    """Say what is about to be trained, on what, and where it will lie."""
+    plan = session.plan
+    threads, ranks = plan.config.train.threads, session.ranks.world
+    device = f"{session.device}, {session.trainer.precision}, {count(threads, 'thread')}"
+    lines = _data(plan.dataset, width)
+    lines += _model(session, width)
+    lines += _training(plan, width)
+    lines += field("device", device + (f", {ranks} ranks" if ranks > 1 else ""), width)
+    return lines + field("run", run, width)
+
+
+def describe_plan(plan: "Plan", width: int) -> list[Text]:
+    """Say what would be trained."""
+    return _data(plan.dataset, width) + field("model", plan.architecture.name, width) + _training(plan, width)
+
+
+def _data(dataset: "Dataset", width: int) -> list[Text]:
+    sizes = shape(dataset.transform.input_shape)
+    things = {"image": f"pictures of {sizes}", "table": f"rows of {sizes} features"}.get(_kind(dataset), f"tensors of {sizes}")
+    names = ", ".join(dataset.classes)
+    shown = f" ({names})" if len(names) <= MOST_CLASSES_WIDTH else ""
+    target = f"{count(len(dataset.classes))} classes{shown}" if dataset.classes else "a number to predict"
+    splits = ", ".join(f"{name} {count(len(dataset.splits[name]))}" for name in ("train", "val", "test") if name in dataset.splits)
+    lines = field("data", f"{dataset.name}: {dataset.task} of {things}, {target}", width)
+    lines += field("", splits, width)
+    return lines + [line for note in dataset.notes for line in field("", note, width)]
+
+
+def _model(session: "Session", width: int) -> list[Text]:
+    """Say the model's size, and show its layers if they are few."""
+    from goodfit.models.summary import summarize
+
+    architecture, module = session.plan.architecture, session.state.model
+    total = sum(parameter.numel() for parameter in module.parameters())
+    if total > MOST_PARAMETERS or not _is_known(architecture.name):
+        return field("model", f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}", width)
+    summary = summarize(module, architecture.input_shape)
+    text = f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}, {flops(summary.flops)} for one example"
+    shown = layers(summary, width, LABEL) if len(summary.layers) <= MOST_LAYERS else []
+    return field("model", text, width) + shown
+
+
+def _is_known(name: str) -> bool:
+    from goodfit.models import LIBRARIES, MODELS
+
+    return name in MODELS or name.partition("/")[0] in LIBRARIES
+
+
+def _frozen(module: "nn.Module") -> str:
+    frozen = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
+    return f" ({count(frozen)} frozen)" if frozen else ""
+
+
+def layers(summary: "Summary", width: int, indent: int = 0) -> list[Text]:
+    """Return a model's layers as a table."""
+    columns = [
+        Column("layer", flexible=True),
+        Column("kind"),
+        Column("output", right=True),
+        Column("parameters", right=True),
+    ]
+    rows = [
+        [layer.name, layer.kind, shape(layer.output_shape), count(layer.parameters) if layer.parameters else ""]
+        for layer in summary.layers
+    ]
+    return lay_out(columns, rows, width, indent=indent)
+
+
+def _training(plan: "Plan", width: int) -> list[Text]:
+    config = plan.config
+    steps = f"{count(config.train.epochs, 'epoch')} of {count(plan.steps_per_epoch, 'step')}, {count(plan.batch_size)} examples each"
+    rate = f"learning rate {number(config.optim.lr or 0, 2)}, {config.schedule.name}"
+    lines = field("recipe", plan.recipe.name, width) if plan.recipe else []
+    return lines + field("training", f"{steps}; {config.optim.name}, {rate}", width)

@@ -1,0 +1,87 @@
+"""The only errors a user sees: one line each, saying the thing, its value and the next step.
+
+GoodfitError
+├── InputError          exit 2: what was asked for cannot be done
+│   ├── ConfigError     a key, flag or value
+│   ├── DataError       the data set, its files or its labels
+│   ├── ModelError      an architecture, its arguments or its weights
+│   ├── FileError       a model file, checkpoint or run folder
+│   └── DeviceError     a device or precision that is not here
+└── RunError            exit 1: a run that was started and failed
+    └── DivergedError   the loss or the weights are no longer finite
+
+Interrupted             a stop by signal; exit 128 + its number
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "DivergedError",
+    "FileError",
+    "GoodfitError",
+    "InputError",
+    "Interrupted",
+    "ModelError",
+    "RunError",
+    "unknown_name",
+]
+
+
+class GoodfitError(Exception):
+    """Base of every error that goodfit raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(GoodfitError):
+    """Bad usage or bad input: nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(InputError):
+    """Data that cannot be read, or cannot be learned from."""
+
+
+class ModelError(InputError):
+    """A model that cannot be built, or does not fit the data."""
+
+
+class FileError(InputError):
+    """A model file, checkpoint or run folder that is damaged, foreign or in the way."""
+
+
+class DeviceError(InputError):
+    """A device or precision that this machine does not have."""
+
+
+class RunError(GoodfitError):
+    """A run that was started and could not go on."""
+
+
+class DivergedError(RunError):
+    """The loss or the weights are no longer finite."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to stop; `signum` is its number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Return the message for an unknown `kind` of thing, with the nearest known names."""
+    known = sorted(choices)
+    near = get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"

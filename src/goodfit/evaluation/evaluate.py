@@ -1,0 +1,84 @@
+"""A trained model as evaluation, prediction and shipping see it, and its evaluation on a split."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from goodfit.data.dataset import Split, TargetScale, Task
+from goodfit.data.transforms import Transform
+from goodfit.devices import Precision, autocast
+from goodfit.distributed import Ranks
+from goodfit.evaluation.metrics import ClassificationCounts, Evaluation, RegressionSums
+from goodfit.models.outputs import OutputMeaning, check_outputs, log_probabilities, probabilities
+
+__all__ = ["TrainedModel", "evaluate"]
+
+BATCH_BYTES = 8 << 20  # of stored examples: large enough to keep a device busy
+BATCH_SIZE = 512
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A module with all that is needed to use it: its way in (the transform) and the meaning of what comes out."""
+
+    module: nn.Module
+    transform: Transform
+    task: Task
+    classes: tuple[str, ...]
+    outputs: OutputMeaning
+    target_scale: TargetScale
+    precision: Precision
+    device: torch.device
+    channels_last: bool = False
+
+    @torch.inference_mode()
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Return the module's float32 outputs (N, outputs) for a stored batch (N, ...), in evaluation mode."""
+        self.module.eval()
+        inputs = self.transform.normalize(stored.to(self.device))
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            outputs: Tensor = self.module(inputs)
+        return outputs.float()
+
+    def probabilities(self, stored: Tensor) -> Tensor:
+        """Return class probabilities (N, C) float32."""
+        return probabilities(self(stored), self.outputs)
+
+    def values(self, stored: Tensor) -> Tensor:
+        """Return a regression's values (N,) float64, in the target's unit."""
+        return self.target_scale.to_unit(self(stored)[:, 0].cpu())
+
+
+@torch.inference_mode()
+def evaluate(model: TrainedModel, split: Split, name: str, ranks: Ranks | None = None) -> Evaluation:
+    """Return the metrics of `model` on every example of `split`, each counted once on any number of ranks."""
+    ranks = ranks or Ranks()
+    ranks.share(model.module.buffers())  # batch statistics are each rank's own; the first rank's are the model's
+    mine = ranks.slice(len(split))
+    rows, targets = split.rows[mine], split.targets[mine]
+    bytes_per_example = max(1, split.inputs[:1].numel() * split.inputs.element_size())
+    size = max(1, min(BATCH_SIZE, BATCH_BYTES // bytes_per_example))
+    sums: ClassificationCounts | RegressionSums
+    if model.task == "classification":
+        sums = ClassificationCounts(len(model.classes), model.device)
+    else:
+        sums = RegressionSums(model.device, center=model.target_scale.mean)
+    for some_rows, some_targets in zip(rows.split(size), targets.split(size), strict=True):
+        stored = split.inputs.index_select(0, some_rows.to(split.inputs.device))
+        _count(sums, model, model(stored), some_targets.to(model.device))
+    ranks.add(sums.tensors())
+    return sums.result(name, model.classes) if isinstance(sums, ClassificationCounts) else sums.result(name)
+
+
+def _count(sums: ClassificationCounts | RegressionSums, model: TrainedModel, outputs: Tensor, targets: Tensor) -> None:
+    check_outputs(outputs, model.outputs, len(model.classes) or 1)
+    if isinstance(sums, ClassificationCounts):
+        losses = F.nll_loss(log_probabilities(outputs, model.outputs), targets, reduction="none")
+        sums.update(probabilities(outputs, model.outputs), losses, targets)
+    else:
+        losses = (outputs[:, 0] - model.target_scale.from_unit(targets)) ** 2
+        sums.update(outputs[:, 0].to(torch.float64) * model.target_scale.std + model.target_scale.mean, losses, targets)

@@ -1,0 +1,75 @@
+"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from goodfit.errors import FileError, RunError
+
+__all__ = ["file_sha256", "new_folder", "sync_folder", "write_atomically"]
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`: temporary file beside it, fsync, rename, fsync of the folder.
+
+    Raises RunError, naming the file, where the disk does not take it; the old file is then untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {str(path)!r}: {error.strerror}; free space or choose another --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` by one rename, or vanishes if the block fails.
+
+    An existing empty folder is replaced. Raises FileError if `path` exists and is not empty, or cannot be made.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        raise FileError(f"the output folder {str(path)!r} exists and is not empty; choose another --out")
+    if path.exists() and not path.is_dir():
+        raise FileError(f"the output {str(path)!r} exists and is a file; choose another --out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as temporary:
+            folder = Path(temporary) / "new"
+            folder.mkdir()
+            yield folder
+            sync_folder(folder)
+            folder.replace(path)
+            sync_folder(path.parent)
+    except OSError as error:
+        raise FileError(f"cannot make the output folder {str(path)!r}: {error.strerror}; choose another --out") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

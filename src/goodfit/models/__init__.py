@@ -1,0 +1,66 @@
+"""The models by name: one literal dict of the built-in families, and the libraries that bring more."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from goodfit.errors import ModelError, unknown_name
+from goodfit.models.arguments import Builder, check_arguments, default_arguments
+from goodfit.models.cifar_quick import build_cifar_quick
+from goodfit.models.convnet import build_convnet
+from goodfit.models.external import build_timm, build_torchvision
+from goodfit.models.lenet import build_lenet
+from goodfit.models.mlp import build_mlp
+from goodfit.models.resnet import build_resnet18
+
+__all__ = ["LIBRARIES", "MODELS", "build_model", "model_arguments", "model_names"]
+
+MODELS: dict[str, Builder] = {
+    "mlp": build_mlp,
+    "lenet": build_lenet,
+    "cifar10-quick": build_cifar_quick,
+    "convnet": build_convnet,
+    "resnet18": build_resnet18,
+}
+
+LIBRARIES: dict[str, Builder] = {"torchvision": build_torchvision, "timm": build_timm}
+
+
+def build_model(name: str, *, input_shape: tuple[int, ...], num_outputs: int, arguments: Mapping[str, object]) -> nn.Module:
+    """Build the model `name`, which maps (N, *input_shape) float32 to (N, num_outputs).
+
+    Weights are drawn from torch's default generator, or fetched if `arguments` ask for pretrained ones. Raises
+    ModelError for an unknown name, or an input that the model cannot take, and ConfigError for an argument it does not
+    have or a value it does not allow.
+    """
+    builder = _builder(name)
+    if name in MODELS and "pretrained" in arguments:
+        if arguments["pretrained"] is not False:
+            raise ModelError(f"{name} has no pretrained weights; leave model.pretrained out, or --model torchvision/resnet18")
+        arguments = {key: value for key, value in arguments.items() if key != "pretrained"}
+    model: nn.Module = builder(tuple(input_shape), num_outputs, **check_arguments(name, builder, arguments))
+    return model
+
+
+def model_arguments(name: str) -> dict[str, Any]:
+    """Return a model's own arguments with their defaults, as JSON values; raise ModelError for an unknown name.
+
+    `pretrained` is not among them: it says where the first weights come from, not what is built.
+    """
+    return {key: value for key, value in default_arguments(_builder(name)).items() if key != "pretrained"}
+
+
+def model_names() -> list[str]:
+    """Return the names of the built-in models; those of the libraries begin with "torchvision/" or "timm/"."""
+    return list(MODELS)
+
+
+def _builder(name: str) -> Builder:
+    if name in MODELS:
+        return MODELS[name]
+    library, _, architecture = name.partition("/")
+    if library in LIBRARIES and architecture:
+        return partial(LIBRARIES[library], architecture)
+    raise ModelError(unknown_name("model", name, [*MODELS, *(f"{library}/NAME" for library in LIBRARIES)]))

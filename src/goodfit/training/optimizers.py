@@ -1,0 +1,91 @@
+"""The optimisers of torch.optim under their usual names, with weight decay kept off biases and norms."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from goodfit.errors import ConfigError, unknown_name
+
+__all__ = ["OPTIMIZERS", "build_optimizer", "default_learning_rate"]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A class of torch.optim, the learning rate that people start it with, and whether it has a fused form."""
+
+    name: str
+    learning_rate: float
+    fused: bool = False
+
+
+OPTIMIZERS = {
+    "sgd": _Kind("SGD", 0.01, fused=True),
+    "adam": _Kind("Adam", 0.001, fused=True),
+    "adamw": _Kind("AdamW", 0.001, fused=True),
+    "nadam": _Kind("NAdam", 0.002),
+    "radam": _Kind("RAdam", 0.001),
+    "adamax": _Kind("Adamax", 0.002),
+    "adagrad": _Kind("Adagrad", 0.01),
+    "adadelta": _Kind("Adadelta", 1.0),
+    "rmsprop": _Kind("RMSprop", 0.001),
+    "rprop": _Kind("Rprop", 0.01),
+    "asgd": _Kind("ASGD", 0.01),
+}
+
+# Set by goodfit itself, or without effect on a run that is trained by first-order steps.
+_RESERVED = {"params", "fused", "foreach", "capturable", "differentiable", "maximize"}
+
+
+def _kind(name: str) -> _Kind:
+    if name not in OPTIMIZERS:
+        raise ConfigError(unknown_name("optimizer", name, OPTIMIZERS))
+    return OPTIMIZERS[name]
+
+
+def default_learning_rate(name: str) -> float:
+    """Return the learning rate that the optimiser is usually started with; raise ConfigError for an unknown one."""
+    return _kind(name).learning_rate
+
+
+def build_optimizer(
+    name: str,
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    arguments: Mapping[str, Any] | None = None,
+    fused: bool = True,
+) -> torch.optim.Optimizer:
+    """Return the optimiser `name` over the trainable parameters of `model`.
+
+    Biases and norms (parameters of one dimension at most) have no weight decay. `fused` asks for the fused form where
+    there is one. Raises ConfigError for an unknown optimiser, or an argument that it does not have or take.
+    """
+    kind = _kind(name)
+    optimizer_class = getattr(torch.optim, kind.name)
+    values = dict(arguments or {})
+    if momentum:
+        values["momentum"] = momentum
+    if weight_decay:
+        values["weight_decay"] = weight_decay
+    known = set(inspect.signature(optimizer_class).parameters) - _RESERVED
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                unknown_name(f"argument of {name}", f"optim.{key}", [f"optim.{known_key}" for known_key in known])
+            )
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": [p for p in parameters if p.ndim > 1]}]
+    if small := [p for p in parameters if p.ndim <= 1]:
+        groups.append({"params": small} | ({"weight_decay": 0.0} if weight_decay else {}))
+    form = {"fused": True} if fused and kind.fused else {}
+    try:
+        return optimizer_class([group for group in groups if group["params"]], lr=lr, **values, **form)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        said = ", ".join(f"optim.{key} = {value!r}" for key, value in values.items())
+        raise ConfigError(f"{name} does not take {said or f'optim.lr = {lr!r}'}: {error}") from error

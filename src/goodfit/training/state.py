@@ -1,0 +1,103 @@
+"""Everything that can change the next step, in one place.
+
+What is not here is a function of (seed, step): the order of the examples, augmentation, the learning rate.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from goodfit.errors import FileError
+from goodfit.training.ema import MovingAverage
+
+__all__ = ["Best", "RunState"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The step with the lowest validation loss so far."""
+
+    step: int
+    loss: float
+
+
+@dataclass
+class RunState:
+    """The state of a run between two steps, saved whole in each checkpoint.
+
+    `loss_sum` and `weight_sum` are the loss since it was last logged, on the device.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: MovingAverage | None
+    scaler: torch.amp.GradScaler
+    loss_sum: Tensor
+    weight_sum: Tensor
+    step: int = 0
+    best: Best | None = None
+    epochs_since_best: int = 0
+    skipped_steps: list[int] = field(default_factory=list)
+    log_length: int = 0  # bytes of metrics.jsonl that belong to this state
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The module that is evaluated and shipped: the moving average where there is one."""
+        return self.ema.module if self.ema else self.model
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state under a name of its own, not copied."""
+        found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.ema:
+            found |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+        return found | {"loss_sum": self.loss_sum, "weight_sum": self.weight_sum}
+
+    def values(self) -> dict[str, Any]:
+        """Return everything else as JSON values."""
+        optimizer = self.optimizer.state_dict()
+        return {
+            "step": self.step,
+            "best": asdict(self.best) if self.best else None,
+            "epochs_since_best": self.epochs_since_best,
+            "skipped_steps": self.skipped_steps,
+            "log_length": self.log_length,
+            "scaler": self.scaler.state_dict(),
+            "optimizer": {
+                str(index): {key: value for key, value in values.items() if not isinstance(value, Tensor)}
+                for index, values in optimizer["state"].items()
+            },
+            "param_groups": optimizer["param_groups"],
+        }
+
+    def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Take over a saved state; raise FileError, naming what does not fit, if it is of another configuration."""
+        try:
+            self.model.load_state_dict(_below(tensors, "model."))
+            if self.ema:
+                self.ema.module.load_state_dict(_below(tensors, "ema."))
+            states: dict[int, dict[str, Any]] = {int(index): dict(kept) for index, kept in values["optimizer"].items()}
+            for name, tensor in _below(tensors, "optimizer.").items():
+                index, _, key = name.partition(".")
+                states[int(index)][key] = tensor
+            self.optimizer.load_state_dict({"state": states, "param_groups": values["param_groups"]})
+            self.scaler.load_state_dict(values["scaler"])
+            self.loss_sum.copy_(tensors["loss_sum"])
+            self.weight_sum.copy_(tensors["weight_sum"])
+            self.step = int(values["step"])
+            self.best = Best(**values["best"]) if values["best"] else None
+            self.epochs_since_best = int(values["epochs_since_best"])
+            self.skipped_steps = list(values["skipped_steps"])
+            self.log_length = int(values["log_length"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise FileError(
+                f"the checkpoint does not fit this run's configuration: {first}; was config.toml changed?"
+            ) from error
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,40 @@
+"""Fixtures for every test: a cache and a working folder of its own, and nothing left behind."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep caches, runs and downloads of a test inside its temporary folder."""
+    monkeypatch.setenv("GOODFIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GOODFIT_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves signal handlers, environment variables or a thread count changed."""
+    heard = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+    handlers = [signal.getsignal(number) for number in heard]
+    environment = dict(os.environ)
+    threads = torch.get_num_threads()
+    yield
+    assert [signal.getsignal(number) for number in heard] == handlers
+    changed = {key for key in environment.keys() | os.environ.keys() if environment.get(key) != os.environ.get(key)}
+    assert not changed - {"PYTEST_CURRENT_TEST", "GOODFIT_CACHE", "GOODFIT_DATA", "PWD", "COLUMNS", "LINES"}
+    assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with the real data sets, in torchvision's layout."""
+    folder = os.environ.get("GOODFIT_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("GOODFIT_TEST_DATA does not name the folder of the real data sets")
+    return Path(folder)

@@ -1,0 +1,108 @@
+"""Stop at k, build everything anew, go on: the same bytes as a run that was never stopped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from goodfit.errors import ConfigError, FileError
+from goodfit.signals import StopSignals
+from goodfit.workflows import resume
+from harness import fingerprints, run_through, run_with_stops, silent, tiny_pictures
+
+BASE: dict[str, Any] = {
+    "model.name": "convnet",
+    "train.epochs": 3,
+    "train.batch_size": 8,
+    "train.threads": 1,
+    "train.precision": "fp32",
+    "checkpoint.every_seconds": 0.0,
+    "log.every_steps": 2,
+}
+
+# Everything that could make a resumed run differ, one at a time and then together.
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "augmented": {"augment.flip": True, "augment.crop": 1, "augment.cutout": 2, "augment.rand": 0.5},
+    "mixed": {"augment.mixup": 0.4, "augment.cutmix": 1.0},
+    "dropout": {"model.dropout": 0.3},
+    "accumulated": {"train.accumulate": 3},
+    "averaged": {"train.ema": 0.9},
+    "clipped": {"train.clip": 0.1},
+    "bf16": {"train.precision": "bf16"},
+    "fp16": {"train.precision": "fp16"},
+    "adamw": {"optim.name": "adamw", "optim.lr": 0.01},
+    "rmsprop": {"optim.name": "rmsprop", "optim.momentum": 0.5},
+    "asgd": {"optim.name": "asgd"},
+    "cosine with warm-up": {"schedule.name": "cosine", "schedule.warmup": 0.2},
+    "early stopping": {"train.early_stopping": 1, "optim.lr": 1.0},
+    "weighted": {"train.class_weights": [1.0, 2.0, 0.5], "train.label_smoothing": 0.1},
+    "no validation": {"data.val": 0.0},
+    "everything": {
+        "augment.flip": True,
+        "augment.crop": 1,
+        "augment.mixup": 0.4,
+        "model.dropout": 0.3,
+        "train.accumulate": 2,
+        "train.ema": 0.9,
+        "train.precision": "bf16",
+        "train.clip": 1.0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_stopped_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+    data, settings = {"train": tiny_pictures()}, BASE | CONFIGURATIONS[name]
+    expected = fingerprints(run_through(data, tmp_path / "through", settings))
+    stopped = fingerprints(run_with_stops(data, tmp_path / "stopped", settings, stops=[2, 1, 5]))
+    assert stopped == expected
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+def test_any_step_is_a_safe_place_to_stop(step: int, tmp_path: Path) -> None:
+    data, settings = {"train": tiny_pictures()}, BASE | CONFIGURATIONS["everything"]
+    expected = fingerprints(run_through(data, tmp_path / "through", settings))
+    assert fingerprints(run_with_stops(data, tmp_path / "stopped", settings, stops=[step])) == expected
+
+
+def test_a_run_resumes_from_step_0_when_no_checkpoint_was_written(tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    expected = fingerprints(run_through(data, tmp_path / "through", BASE))
+    run = run_through(data, tmp_path / "bare", BASE)
+    for path in run.path.iterdir():
+        if path.name not in ("config.toml", "environment.json", "checkpoints"):
+            path.unlink()
+    for path in run.checkpoints.rglob("manifest.json"):
+        path.unlink()
+    assert fingerprints(resume(run.path, silent(), StopSignals(), data=data)) == expected
+
+
+def test_a_finished_run_takes_more_epochs(tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    settings = BASE | {"schedule.name": "constant"}
+    longer = fingerprints(run_through(data, tmp_path / "longer", settings | {"train.epochs": 5}))
+    run_through(data, tmp_path / "run", settings)
+    run = resume(tmp_path / "run", silent(), StopSignals(), data=data, epochs=5)
+    assert run.config.train.epochs == 5
+    assert fingerprints(run) == longer
+
+
+def test_fewer_epochs_than_were_trained_are_refused(tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    run = run_through(data, tmp_path / "run", BASE)
+    with pytest.raises(ConfigError, match="already trained 3 epochs"):
+        resume(run.path, silent(), StopSignals(), data=data, epochs=3)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    run = run_through(data, tmp_path / "run", BASE)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    resume(run.path, silent(), StopSignals(), data=data)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="is not a run folder"):
+        resume(tmp_path, silent(), StopSignals())
