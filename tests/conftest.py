@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sklearn  # noqa: F401  (sets environment variables when it is first imported)
 import torch
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,11 @@ def run_through(data: Any, out: Path, settings: dict[str, Any]) -> Run:
 
 def run_with_stops(data: Any, out: Path, settings: dict[str, Any], stops: list[int]) -> Run:
     """Stop after `stops[0]` steps, resume and stop after `stops[1]` more, and so on; then finish."""
-    try:
+    with suppress(Interrupted):
         train(request(data, out, settings), silent(), StopAt(stops[0]))
-    except Interrupted:
-        pass
     for steps in stops[1:]:
-        try:
+        with suppress(Interrupted):
             resume(out, silent(), StopAt(steps), data=data)
-        except Interrupted:
-            pass
     return resume(out, silent(), StopSignals(), data=data)
 
 

@@ -54,7 +54,9 @@ def test_imports_go_downward(path: Path) -> None:
     here = room(path)
     for there in imported_rooms(path):
         assert LAYER_OF[there] <= LAYER_OF[here], f"{here} may not import {there}, which lies above it"
-        assert (here, there) not in SEPARATE or (here, there) == ("training", "evaluation"), f"{here} and {there} are neighbours"
+        assert (here, there) not in SEPARATE or (here, there) == ("training", "evaluation"), (
+            f"{here} and {there} are neighbours"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -4,6 +4,7 @@ from hashlib import md5
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from goodfit.data import cifar
 from goodfit.data.cifar import read_cifar
@@ -118,8 +119,6 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_sums_are_those_of_torchvision():
-    from torchvision.datasets import CIFAR10, CIFAR100
-
     published = {
         f"{kind.base_folder}/{name}": md5 for kind in (CIFAR10, CIFAR100) for name, md5 in kind.train_list + kind.test_list
     }

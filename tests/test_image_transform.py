@@ -70,6 +70,14 @@ def test_a_picture_is_the_same_however_it_is_given(tmp_path):
     assert torch.equal(RGB.encode(pixels[None].numpy()), stored[:1])
 
 
+def test_a_tensor_has_its_channels_first_where_both_ends_could_be_channels():
+    tensor = torch.tensor([[[0], [0]], [[100], [100]], [[200], [200]]], dtype=torch.uint8).expand(3, 2, 3)
+    assert RGB.encode([tensor])[0, :, 0, 0].tolist() == [0, 100, 200]
+    red, green, blue = RGB.encode([tensor.numpy()])[0]  # an array has them last: this one is grey
+    assert torch.equal(red, green)
+    assert torch.equal(red, blue)
+
+
 @given(st.integers(0, 99))
 def test_stored_pictures_are_stored_as_they_are(seed):
     batch = noise(2, 3, 4, 6, seed=seed)

@@ -26,7 +26,12 @@ def png(width, height, bit_depth=8, color_type=0, chunks=(), data=b""):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, bit_depth, color_type, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), *(chunk(*item) for item in chunks), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    parts = [
+        chunk(b"IHDR", header),
+        *(chunk(*item) for item in chunks),
+        chunk(b"IDAT", zlib.compress(data)),
+        chunk(b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -60,11 +65,17 @@ COLOR_CASES = {
     "P": (palette(), [[[255, 0, 0], [0, 0, 255]]]),
     "P with a transparent entry": (palette(transparent=1), [[[255, 0, 0], [255, 255, 255]]]),
     "P with alpha per entry": (palette(transparent=bytes([255, 0])), [[[255, 0, 0], [255, 255, 255]]]),
-    "GIF": (saved(Image.new("RGB", (1, 1), "red"), "GIF", save_all=True, append_images=[Image.new("RGB", (1, 1), "lime")]), [[[255, 0, 0]]]),
+    "GIF": (
+        saved(Image.new("RGB", (1, 1), "red"), "GIF", save_all=True, append_images=[Image.new("RGB", (1, 1), "lime")]),
+        [[[255, 0, 0]]],
+    ),
     "RGB webp": (saved(Image.new("RGB", (1, 1), (10, 20, 30)), "WEBP", lossless=True), [[[10, 20, 30]]]),
     "RGBA": (saved(Image.new("RGBA", (1, 1), (0, 100, 200, 0)), "PNG"), [[[255, 255, 255]]]),
     "RGBA half": (saved(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "PNG"), [[[127, 127, 127]]]),
-    "RGB with a transparent colour": (saved(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG", transparency=(1, 2, 3)), [[[255, 255, 255]]]),
+    "RGB with a transparent colour": (
+        saved(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
+        [[[255, 255, 255]]],
+    ),
     "CMYK tiff": (saved(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "TIFF"), [[[0, 255, 255]]]),
     "YCbCr tiff": (saved(Image.new("YCbCr", (1, 1), (255, 128, 128)), "TIFF"), [[[255, 255, 255]]]),
 }
@@ -88,7 +99,9 @@ def test_a_coloured_picture_of_any_mode_becomes_rgb_on_white(name):
         assert not read_header(image).grey
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B", "F"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B", "F"]
+)
 @pytest.mark.parametrize("wanted", ["RGB", "L"])
 def test_every_mode_in_memory_is_taken(mode, wanted):
     image = open_picture(Image.new(mode, (3, 2)), wanted)

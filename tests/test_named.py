@@ -1,7 +1,7 @@
 import bz2
 import gzip
 import hashlib
-import os
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from goodfit.data.named import NAMED, data_root, list_named, read_named
@@ -135,7 +136,7 @@ def test_digits_need_no_file(tmp_path):
     assert inputs.shape == (1797, 1, 8, 8)
     assert inputs.dtype == torch.uint8
     assert (inputs.min(), inputs.max()) == (0, 255)
-    assert sorted(set(inputs.flatten().tolist())) == [round(grey * 255 / 16) for grey in range(17)]
+    assert np.array_equal(inputs[:, 0].numpy(), np.rint(load_digits().images * 255 / 16))
     assert targets.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert list(raw.parts) == ["train"]
     assert not list(tmp_path.iterdir())
@@ -153,7 +154,16 @@ def test_digits_need_no_file(tmp_path):
         ("images-idx3", lambda content: gzip.compress(content), "is not a whole idx file"),
         ("images-idx3", lambda content: b"\0\0\x08\x03" + b"\xff" * 12, "is not a whole idx file"),
         ("images-idx3", lambda content: content[:8] + content[8:12][::-1] + content[12:], "is not a whole idx file"),
-        ("images-idx3", lambda content: b"\0\0\x08\x02\0\0\0\x05\0\0\x03\x10" + content[16:], r"\(5, 784\) are not pictures of .*"),
+        (
+            "images-idx3",
+            lambda content: b"\0\0\x08\x02\0\0\0\x05\0\0\x03\x10" + content[16:],
+            r"\(5, 784\) are not pictures of .*",
+        ),
+        (
+            "images-idx3",
+            lambda content: b"\0\0\x0c" + content[3:16] + content[16:] * 4,
+            r"torch.int32 \(5, 28, 28\) are not .*",
+        ),
         ("labels-idx1", lambda content: b"\0\0\x08\x01\0\0\0\x01\x03", "5 pictures have 1 labels"),
         ("labels-idx1", lambda content: content[:-1] + b"\x0a", "the labels are not those of 10 classes"),
     ],
@@ -188,6 +198,16 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch, name):
     with pytest.raises(DataError, match=expected) as error:
         read_named(name, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("goodfit.data.named.DOWNLOAD_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setitem(datasets.SVHN.split_list, "train", [silent, "train_32x32.mat", "0"])
+        with pytest.raises(DataError, match=r"svhn is not in .* cannot be downloaded .*timed out"):
+            read_named("svhn", tmp_path)
+    assert socket.getdefaulttimeout() is None
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -266,7 +286,6 @@ def test_the_table_agrees_with_torchvision():
 
 
 @pytest.mark.data
-@pytest.mark.skipif("GOODFIT_TEST_DATA" not in os.environ, reason="GOODFIT_TEST_DATA names no folder with the real data")
 @pytest.mark.parametrize(
     ("name", "mean", "std", "first", "per_class"),
     [
@@ -274,8 +293,8 @@ def test_the_table_agrees_with_torchvision():
         ("fashion-mnist", 0.2860, 0.3530, 9, [1000] * 10),
     ],
 )
-def test_the_real_sets_are_the_published_ones(name, mean, std, first, per_class):
-    raw = read_named(name, os.environ["GOODFIT_TEST_DATA"], download=False)
+def test_the_real_sets_are_the_published_ones(real_data, name, mean, std, first, per_class):
+    raw = read_named(name, real_data, download=False)
     train, test = raw.parts["train"], raw.parts["test"]
     assert (len(train.inputs), len(test.inputs)) == (60_000, 10_000)
     pixels = train.inputs.double() / 255

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import fingerprints, run_through, run_with_stops, silent, tiny_pictures
 
 from goodfit.errors import ConfigError, FileError
 from goodfit.signals import StopSignals
 from goodfit.workflows import resume
-from harness import fingerprints, run_through, run_with_stops, silent, tiny_pictures
 
 BASE: dict[str, Any] = {
     "model.name": "convnet",

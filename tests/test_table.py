@@ -189,7 +189,7 @@ grids = st.integers(2, 4).flatmap(
 
 
 @quick
-@given(rows=grids, end=st.sampled_from(["\n", "\r\n", "\n\n"]))
+@given(rows=grids, end=st.sampled_from(["\n", "\r\n", "\n\n", "\r\n\r\n"]))
 def test_every_cell_of_a_written_table_comes_back(tmp_path, rows, end):
     path = tmp_path / "t.csv"
     with path.open("w", newline="", encoding="utf-8") as file:

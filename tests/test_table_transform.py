@@ -150,6 +150,11 @@ def test_numbers_are_read_from_any_type(value):
     assert fit({"x": [1, 3]}).encode({"x": value}).tolist() == [[3.0]]
 
 
+def test_true_is_one_among_numbers():
+    transform = fit({"x": [0, 2]})
+    assert transform.encode({"x": True}).tolist() == transform.encode([{"x": "true"}]).tolist() == [[0.0]]
+
+
 @pytest.mark.parametrize("value", [True, "true", "TRUE", 1, 1.0, "1", "yes"])
 def test_booleans_are_read_from_any_type(value):
     assert fit({"b": [True, False]}).encode({"b": value}).tolist() == [[1.0]]
@@ -167,7 +172,7 @@ def test_categories_are_read_from_any_type(value):
         ([{"x": 1, "b": 1, "d": None}, {"x": "abc", "b": 1, "d": None}], "column 'x', row 2: 'abc' is not a number"),
         ({"x": float("inf"), "b": 1, "d": None}, "column 'x': inf is not a finite number"),
         ({"x": 1e39, "b": 1, "d": None}, "column 'x': 1e\\+39 is not a finite number"),
-        ({"x": 10**400, "b": 1, "d": None}, "column 'x': '1000*' is not a finite number"),
+        ({"x": 10**400, "b": 1, "d": None}, "column 'x': '1000* is not a finite number"),
         ({"x": [1], "b": 1, "d": None}, r"column 'x' holds List\(Int64\) values; give numbers"),
         ({"x": object(), "b": 1, "d": None}, "column 'x' holds Object values"),
         ({"x": 1, "b": 2, "d": None}, "column 'b': '2' is not true or false"),

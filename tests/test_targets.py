@@ -111,7 +111,7 @@ def test_the_task_can_be_overruled():
 
 
 def test_the_classes_of_a_model_are_matched_by_name():
-    targets = read_targets([1.0], classes=("2", "1", "0"))
-    assert (targets.classes, targets.values.tolist()) == (("2", "1", "0"), [1])
+    targets = read_targets([1.0, 2.0], classes=("2", "1", "0"))
+    assert (targets.classes, targets.values.tolist()) == (("2", "1", "0"), [1, 0])
     with pytest.raises(DataError, match="the class 'bird', which the model does not; its classes are cat, dog"):
         read_targets(["dog", "bird"], classes=("cat", "dog"))

@@ -1,7 +1,7 @@
 """Which device a run is on, in which precision and memory layout."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +23,7 @@ def choose_device(name: str) -> "torch.device":
     """
     import torch
 
-    here = {
+    here: dict[str, Callable[[], int]] = {
         "cuda": torch.cuda.device_count,
         "mps": lambda: int(torch.backends.mps.is_available()),
         "xpu": torch.xpu.device_count,
@@ -53,7 +53,7 @@ def choose_precision(name: str, device: "torch.device") -> Precision:
     """
     import torch
 
-    native_bf16 = {
+    native_bf16: dict[str, Callable[[], bool]] = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": _cpu_multiplies_bf16,
         "xpu": torch.xpu.is_bf16_supported,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from pathlib import Path
 
 from goodfit.artefacts.checkpoint import remove_old, save_checkpoint
 from goodfit.artefacts.metrics_log import MetricsLog
@@ -18,6 +19,8 @@ from goodfit.session import Session
 from goodfit.training.state import Best
 
 __all__ = ["Fitting"]
+
+MIN_SECONDS_BETWEEN_SAVES = 2.0  # of short epochs: waiting for the disk after each would take longer than they do
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Fitting:
         self.config = self.session.plan.config
         self.curve_split: SplitName = "val" if "val" in self.session.plan.dataset.splits else "test"
         self.last_save = time.perf_counter()
+        self.unsaved: dict[Path, ModelFile] = {}  # model files that wait for the next save
         self.last_log = (self.state.step, self.started)
 
     def fit(self) -> bool:
@@ -55,7 +59,7 @@ class Fitting:
             if step.stop or self._stops_early():
                 reason = "a signal" if step.stop else "early stopping"
                 break
-            if epoch_ends or self._save_is_due():
+            if self._save_is_due(epoch_ends):
                 self._save()
         self._save()
         ended = reason != "a signal"
@@ -93,9 +97,9 @@ class Fitting:
             if not validates:
                 self.run.count_test_use("curve", state.step)
             file = self.session.model_file(val=evaluation if validates else None)
-            file.save(self.run.last)
+            self.unsaved[self.run.last] = file
             if better or not validates:
-                file.save(self.run.model)
+                self.unsaved[self.run.model] = file
         self._tell(EvaluationRecord(state.step, state.step // plan.steps_per_epoch, evaluation, better, self._seconds()))
         self.last_log = (state.step, time.perf_counter())  # so that the next throughput is of training alone
 
@@ -118,15 +122,19 @@ class Fitting:
         patience = self.config.train.early_stopping
         return patience > 0 and self.state.epochs_since_best >= patience
 
-    def _save_is_due(self) -> bool:
-        settings = self.config.checkpoint
+    def _save_is_due(self, epoch_ends: bool) -> bool:
+        settings, waited = self.config.checkpoint, time.perf_counter() - self.last_save
         by_steps = settings.every_steps > 0 and self.state.step % settings.every_steps == 0
-        by_clock = settings.every_seconds > 0 and time.perf_counter() - self.last_save >= settings.every_seconds
-        return by_steps or by_clock
+        by_clock = settings.every_seconds > 0 and waited >= settings.every_seconds
+        by_epoch = epoch_ends and (waited >= MIN_SECONDS_BETWEEN_SAVES or settings.keep == "all")
+        return by_steps or by_clock or by_epoch
 
     def _save(self) -> None:
-        """Write a checkpoint, and remove those that are not to be kept."""
+        """Write the model files and then a checkpoint, and remove those that are not to be kept."""
         if self.log:
+            for path, file in self.unsaved.items():
+                file.save(path)
+            self.unsaved.clear()
             self.state.log_length = self.log.length()
             save_checkpoint(self.run.checkpoints, self.state, self._seconds())
             remove_old(self.run.checkpoints, self.config.checkpoint.keep, self.state.best.step if self.state.best else None)

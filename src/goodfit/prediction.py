@@ -13,7 +13,6 @@ from goodfit.errors import DataError
 __all__ = ["PredictionResult", "predict_inputs"]
 
 BATCH_SIZE = 64
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -30,77 +29,64 @@ class PredictionResult:
 
 
 def predict_inputs(predictor: Predictor, inputs: Sequence[str], *, top: int = 5) -> Iterator[PredictionResult]:
-    """Predict every input in order, in batches; one that cannot be read gives a result with an error.
+    """Predict every input in order, in batches; one among many that cannot be read gives a result with an error.
 
-    Raises DataError if a single input was named and it cannot be read, or a folder or glob holds none.
+    Raises DataError for the only input, if it cannot be read, and for a folder, pattern or table that holds none.
     """
     takes_rows = predictor.model.transform.to_json()["kind"] == "table"
-    batch: list[tuple[str, Any]] = []
     for name in inputs:
-        for example in _rows(name) if takes_rows else _pictures(name):
-            batch.append(example)
-            if len(batch) == BATCH_SIZE:
-                yield from _predict(predictor, batch, top)
-                batch = []
-    yield from _predict(predictor, batch, top)
+        for names, examples in _row_batches(name) if takes_rows else _picture_batches(name):
+            results = list(_predict(predictor, names, examples, top))
+            if list(names) == [name] == list(inputs) and results[0].error:
+                raise DataError(results[0].error)
+            yield from results
 
 
-def _pictures(name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the pictures that `name` stands for: itself, those of a folder, of a glob, or standard input's bytes."""
+def _picture_batches(name: str) -> Iterator[tuple[Sequence[str], Any]]:
+    """Yield the pictures that `name` stands for: itself, those of a folder or pattern, or standard input's bytes."""
+    if name == "-":
+        yield ["-"], [sys.stdin.buffer.read()]
+        return
+    paths = _picture_paths(name)
+    for start in range(0, len(paths), BATCH_SIZE):
+        some = paths[start : start + BATCH_SIZE]
+        yield [str(path) for path in some], some
+
+
+def _picture_paths(name: str) -> list[Path]:
     from goodfit.data.folder import find_pictures
 
-    if name == "-":
-        yield "-", sys.stdin.buffer.read()
-        return
     path = Path(name)
     if path.is_dir():
-        paths = find_pictures(path)
-        if not paths:
-            raise DataError(f"the folder {name!r} holds no pictures; name another, or the pictures themselves")
-        yield from ((str(found), found) for found in paths)
-    elif not path.exists() and any(letter in name for letter in "*?["):
-        found = sorted(glob(name, recursive=True))  # noqa: PTH207  # Path.glob does not take an absolute pattern
+        found = find_pictures(path)
         if not found:
+            raise DataError(f"the folder {name!r} holds no pictures; name another, or the pictures themselves")
+        return found
+    if not path.exists() and any(letter in name for letter in "*?["):
+        matches = sorted(glob(name, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        if not matches:
             raise DataError(f"no file matches {name!r}; check the pattern")
-        yield from ((item, Path(item)) for item in found if Path(item).is_file())
-    else:
-        yield name, path
+        return [Path(match) for match in matches if Path(match).is_file()]
+    return [path]
 
 
-def _rows(name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of a table file, or of CSV on standard input, each as a one-row frame named by its line."""
+def _row_batches(name: str) -> Iterator[tuple[Sequence[str], Any]]:
+    """Yield the rows of a table file, or of CSV on standard input, each named by its line."""
     from goodfit.data.table import read_rows
 
-    if name == "-":
-        frame, names = read_rows(sys.stdin.buffer)
-    else:
-        if Path(name).suffix.lower() not in TABLES:
-            raise DataError(f"{name!r} is not a table, and this model predicts a table's rows; give {', '.join(TABLES)}")
-        frame, names = read_rows(Path(name))
-    for index in range(len(frame)):
-        yield names[index], frame[index]
+    frame, names = read_rows(sys.stdin.buffer if name == "-" else Path(name))
+    for start in range(0, len(frame), BATCH_SIZE):
+        yield names[start : start + BATCH_SIZE], frame[start : start + BATCH_SIZE]
 
 
-def _predict(predictor: Predictor, batch: list[tuple[str, Any]], top: int) -> Iterator[PredictionResult]:
+def _predict(predictor: Predictor, names: Sequence[str], examples: Any, top: int) -> Iterator[PredictionResult]:
     """Predict a batch at once, or one at a time where one of them is bad."""
-    if not batch:
-        return
     try:
-        stored = predictor.model.transform.encode(_join([example for _, example in batch]))
-        predictions = predictor.predict_stored(stored, top=top)
-        yield from (PredictionResult(name, prediction) for (name, _), prediction in zip(batch, predictions, strict=True))
+        predictions = predictor.predict_stored(predictor.model.transform.encode(examples), top=top)
+        yield from (PredictionResult(name, prediction) for name, prediction in zip(names, predictions, strict=True))
     except DataError as error:
-        if len(batch) == 1:
-            yield PredictionResult(batch[0][0], error=str(error))
+        if len(names) == 1:
+            yield PredictionResult(names[0], error=str(error))
             return
-        for example in batch:
-            yield from _predict(predictor, [example], top)
-
-
-def _join(examples: list[Any]) -> Any:
-    """Make one frame of rows; pictures stay a list."""
-    if hasattr(examples[0], "vstack"):
-        import polars as pl
-
-        return pl.concat(examples)
-    return examples
+        for index, name in enumerate(names):
+            yield from _predict(predictor, [name], examples[index : index + 1], top)

@@ -10,38 +10,48 @@ from goodfit.cli.options import JsonOption, RootOption, SetOption, layers
 __all__ = ["train"]
 
 
+DataArgument = Annotated[
+    str | None, typer.Argument(help="A data set's name, a picture folder, a table or an .npz.", show_default="digits")
+]
+TargetOption = Annotated[str | None, typer.Option(metavar="COL", help="The column of a table to be learned.")]
+ModelOption = Annotated[str | None, typer.Option(metavar="M", help="A model's name, or a model file to go on from.")]
+RecipeOption = Annotated[str | None, typer.Option(metavar="R", help="A preset by name.", show_default="auto")]
+EpochsOption = Annotated[int | None, typer.Option(metavar="N", help="Times through the training data.")]
+BatchSizeOption = Annotated[str | None, typer.Option(metavar="N|full", help="Examples of one update.")]
+OptimizerOption = Annotated[str | None, typer.Option(metavar="O", help="An optimiser of torch.optim, such as sgd or adamw.")]
+LearningRateOption = Annotated[float | None, typer.Option(metavar="X", help="The learning rate.")]
+DeviceOption = Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu.")]
+SeedOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Of everything random: splits, weights, order, augmentation.")
+]
+ValOption = Annotated[
+    float | None, typer.Option(metavar="FRACTION", help="Share of the training data to validate on; 0: none.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The run folder.", show_default="runs/<data>-<model>-<time>")
+]
+ConfigOption = Annotated[Path | None, typer.Option(metavar="FILE", help="A configuration file, such as a run's config.toml.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the whole configuration, with where each value is from.")]
+
+
 def train(
     context: typer.Context,
-    data: Annotated[
-        str | None, typer.Argument(help="A data set's name, a picture folder, a table or an .npz.", show_default="digits")
-    ] = None,
-    target: Annotated[str | None, typer.Option(metavar="COL", help="The column of a table to be learned.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="M", help="A model's name, or a model file to go on from.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="R", help="A preset by name.", show_default="auto")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Times through the training data.")] = None,
-    batch_size: Annotated[str | None, typer.Option(metavar="N|full", help="Examples of one update.")] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(metavar="O", help="An optimiser of torch.optim, such as sgd or adamw.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(metavar="X", help="The learning rate.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Of everything random: splits, weights, order, augmentation.")
-    ] = None,
-    val: Annotated[
-        float | None, typer.Option(metavar="FRACTION", help="Share of the training data to validate on; 0: none.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder.", show_default="runs/<data>-<model>-<time>")
-    ] = None,
+    data: DataArgument = None,
+    target: TargetOption = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    optimizer: OptimizerOption = None,
+    lr: LearningRateOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    val: ValOption = None,
+    out: OutOption = None,
     data_root: RootOption = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A configuration file, such as a run's config.toml.")
-    ] = None,
+    config: ConfigOption = None,
     set_: SetOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the whole configuration, with where each value is from.")
-    ] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a model on labelled data, and test it."""
@@ -65,7 +75,11 @@ def train(
     request = Request(layers=layers(flags, set_), recipe=recipe, config_file=config, out=out)
     screen = make_screen(json)
     if dry_run:
-        screen.show_plan(plan(request, screen))
+        made = plan(request, screen)
+        if json:
+            print_json({"configuration": made.config.flat(), "sources": made.sources})
+        else:
+            screen.show_plan(made)
         return
     run = train_model(request, screen, context.obj)
     if json:

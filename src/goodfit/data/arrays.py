@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from goodfit.data.dataset import RawData, SplitName, Task
-from goodfit.data.targets import read_targets
+from goodfit.data.dataset import Part, RawData, SplitName, Task
+from goodfit.data.image_transform import fit_image_transform
+from goodfit.data.targets import check_classes, encode_classes, read_targets
+from goodfit.data.tensor_transform import as_array, as_float32, fit_tensor_transform
 from goodfit.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ def read_arrays(data: Any, task: Task | None = None, classes: Sequence[str] | No
     for split, pair in parts.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise DataError(f"{name}: {split} is a {type(pair).__name__}; give a pair (X, y) of tensors, arrays or lists")
-    return _raw_data(name, {split: tuple(pair) for split, pair in parts.items()}, task, classes)
+    return _raw_data(name, {split: (parts[split][0], parts[split][1]) for split in SPLITS if split in parts}, task, classes)
 
 
 def read_npz(path: Path, task: Task | None = None, classes: Sequence[str] | None = None, target: str | None = None) -> RawData:
@@ -60,7 +63,8 @@ def read_npz(path: Path, task: Task | None = None, classes: Sequence[str] | None
     except DataError:
         raise
     except Exception as error:  # a damaged archive can raise nearly anything
-        raise DataError(f"{str(path)!r} cannot be read as an .npz ({error}); make it anew with numpy.savez") from error
+        reason = (str(error) or type(error).__name__).partition("\n")[0]
+        raise DataError(f"{str(path)!r} cannot be read as an .npz ({reason}); make it anew with numpy.savez") from error
     pairs = {split: (arrays[inputs], arrays[targets]) for split, (inputs, targets) in layout.items()}
     return _raw_data(path.name, pairs, task, classes, arrays.get("classes"))
 
@@ -154,8 +158,10 @@ def _read_all_targets(
 ) -> tuple[Task, Sequence[str], dict[SplitName, Tensor], str]:
     """Return the task, the classes, the targets of each part, and why they are read so."""
     places = {split: f"{name}: {split} y" for split in pairs}
-    if labels is not None:
+    if labels is not None and task != "regression":
         named = [str(label) for label in np.ravel(labels)]
+        if len(set(named)) < len(named):
+            raise DataError(f"{name}: the array classes has a name twice: {', '.join(named[:10])}; name each class once")
         counted = {split: _read_indices(y, named, places[split]) for split, (_, y) in pairs.items()}
         if classes is None:
             check_classes(named, torch.bincount(counted["train"], minlength=len(named)).tolist())
@@ -174,7 +180,7 @@ def _read_all_targets(
 def _read_indices(y: Any, classes: Sequence[str], what: str) -> Tensor:
     """Read whole numbers that count `classes` from 0."""
     array = as_array(y, what).reshape(-1)
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= len(classes):
+    if array.dtype.kind not in "iu" or not array.size or array.min() < 0 or array.max() >= len(classes):
         raise DataError(f"{what} does not hold whole numbers from 0 to {len(classes) - 1}, one for each of the array classes")
     return torch.from_numpy(array.astype(np.int64))
 

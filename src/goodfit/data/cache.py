@@ -172,8 +172,9 @@ def _new_file(file: Path) -> Iterator[Path]:
     with _writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         for left in file.parent.glob("*.partial"):  # by a process that was killed
-            if time() - left.stat().st_mtime > DAY:
-                left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process tidies up too
+                if time() - left.stat().st_mtime > DAY:
+                    left.unlink()
         descriptor, name = mkstemp(dir=file.parent, prefix=f"{file.stem[:16]}-", suffix=".partial")
         os.close(descriptor)
     new = Path(name)
@@ -274,8 +275,11 @@ def serve() -> None:
             reply = {"result": TASKS[task](*request)}
         except DataError as error:
             reply = {"error": str(error)}
-        sys.stdout.write(json.dumps(reply) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps(reply) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the process that asked was killed; leave without a word
+            os._exit(1)
 
 
 @contextmanager

@@ -49,7 +49,8 @@ def _read_batch(path: Path, expected_md5: str) -> tuple[Tensor, Tensor]:
         batch = ArrayUnpickler(BytesIO(content), encoding="latin1").load()
         pixels, labels = batch["data"], batch["labels" if "labels" in batch else "fine_labels"]
     except Exception as error:  # a hostile pickle can raise anything
-        raise DataError(f"{str(path)!r} is no CIFAR batch ({error}); {advice}") from error
+        reason = (str(error) or type(error).__name__).partition("\n")[0]
+        raise DataError(f"{str(path)!r} is no CIFAR batch ({reason}); {advice}") from error
     if not _is_batch(pixels, labels):
         raise DataError(f"{str(path)!r} does not hold the labels and pixels of 32 x 32 pictures; {advice}")
     return torch.from_numpy(pixels).view(-1, 3, 32, 32), torch.tensor(labels)

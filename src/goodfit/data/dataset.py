@@ -75,12 +75,14 @@ class TargetScale:
     std: float = 1.0
 
     def to_unit(self, outputs: "Tensor") -> "Tensor":
-        """Turn a model's outputs into values in the target's unit, float64."""
-        return outputs.double() * self.std + self.mean
+        """Turn a model's outputs into values in the target's unit, in double precision where the device has it."""
+        from goodfit.devices import sum_dtype
+
+        return outputs.to(sum_dtype(outputs.device)) * self.std + self.mean
 
     def from_unit(self, targets: "Tensor") -> "Tensor":
         """Turn targets into what a model should put out, float32."""
-        return ((targets.double() - self.mean) / self.std).float()
+        return (targets - self.mean) / self.std
 
 
 @dataclass(frozen=True)
@@ -125,5 +127,5 @@ def fingerprint(task: Task, classes: tuple[str, ...], parts: dict[SplitName, Par
     for name, part in sorted(parts.items()):
         digest.update(f"{name} {tuple(part.inputs.shape)} {part.inputs.dtype}".encode())
         for tensor in (part.targets, part.inputs):
-            digest.update(memoryview(tensor.contiguous().numpy()))
+            digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from torch import Tensor
 from goodfit.data.cache import DecodedPictures, decode_pictures
 from goodfit.data.dataset import Part, RawData, SplitName
 from goodfit.data.image_transform import ImageTransform, fit_image_transform
-from goodfit.data.images import FORMATS, SUFFIXES
+from goodfit.data.images import FORMATS, SUFFIXES, printable
 from goodfit.data.targets import check_classes
 from goodfit.errors import DataError
 
@@ -148,7 +148,7 @@ def _skip(unreadable: dict[str, str], skip_bad: bool) -> str:
     """Return the note on pictures that are left out, or raise DataError naming the first."""
     first, count = next(iter(unreadable)), len(unreadable)
     if skip_bad:
-        return f"{count} unreadable picture{'s' * (count > 1)} skipped, the first: {first}"
+        return f"{count} unreadable picture{'s' * (count > 1)} skipped, the first: {printable(first)}"
     more = f" ({count - 1} more cannot be read either)" if count > 1 else ""
     raise DataError(f"{unreadable[first]}{more}; --set data.skip_bad=true goes on without {'them' if more else 'it'}")
 

@@ -48,6 +48,11 @@ class ImageTransform:
         return self.geometry.shape
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing that a user should be told: every picture is taken in."""
+        return ()
+
+    @property
     def geometry(self) -> Geometry:
         """The form in which pictures are stored."""
         return Geometry(self.mode, self.height, self.width)

@@ -30,6 +30,7 @@ __all__ = [
     "Mode",
     "open_picture",
     "opened",
+    "printable",
     "read_header",
     "to_pixels",
 ]
@@ -77,7 +78,7 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
     """
     from PIL import Image, UnidentifiedImageError
 
-    name = name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the picture")
+    name = printable(name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the picture"))
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, which does not matter, and of large pictures, which are refused below.
         warnings.simplefilter("ignore")
@@ -100,6 +101,11 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
         except Exception as error:  # damaged files make Pillow raise nearly anything
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             raise DataError(f"{name} cannot be read: {reason}") from error
+
+
+def printable(name: str) -> str:
+    """Return a file's name as one line that any terminal takes: escaped where it holds line breaks or bytes of no text."""
+    return name if name.isprintable() else repr(name)
 
 
 def open_picture(source: Any, mode: Mode, name: str = "") -> "Image":

@@ -23,7 +23,8 @@ def build_dataset(raw: RawData, *, val: float, test: float, max_train: int, seed
     rows = choose_rows(raw, val=val, test=test, max_train=max_train, seed=seed)
     transform = raw.fit(raw.parts["train"].inputs, rows["train"][1])
     parts = encode_parts(raw, transform)
-    return Dataset(raw.name, raw.task, raw.classes, transform, parts, make_splits(parts, rows), raw.notes)
+    notes = (*raw.notes, *transform.notes)
+    return Dataset(raw.name, raw.task, raw.classes, transform, parts, make_splits(parts, rows), notes)
 
 
 def choose_rows(raw: RawData, *, val: float, test: float, max_train: int, seed: int) -> Rows:

@@ -108,7 +108,7 @@ def infer_types(frame: "pl.DataFrame", names: Sequence[str]) -> "tuple[pl.DataFr
         typed = _infer_type(column) if column.dtype == pl.String else column
         columns.append(typed)
         if typed.dtype == pl.String and (stray := _find_stray(typed)) is not None:
-            doubts.append(f"column {column.name!r} is read as text: {typed[stray]!r} at {names[stray]} is not a number")
+            doubts.append(f"column {column.name!r} is read as text: {typed[stray]!r:.60} at {names[stray]} is not a number")
     return pl.DataFrame(columns), doubts
 
 

@@ -306,7 +306,7 @@ def _refuse(column: "pl.Series", bad: "pl.Series", wanted: str) -> None:
     if bad.any():
         row = bad.arg_max() or 0
         where = f", row {row + 1}" if len(column) > 1 else ""
-        raise DataError(f"column {column.name!r}{where}: {column[row]!r} is not {wanted}; correct it, or leave it empty")
+        raise DataError(f"column {column.name!r}{where}: {column[row]!r:.60} is not {wanted}; correct it, or leave it empty")
 
 
 def _to_frame(examples: Any, names: Sequence[str]) -> "pl.DataFrame":

@@ -130,7 +130,9 @@ def _match_classes(array: "NDArray[Any]", classes: Sequence[str]) -> Tensor:
 def _numbers(array: "NDArray[Any]", locate: Callable[[int], str]) -> Tensor:
     if array.dtype.kind == "U":
         row = _find_text(array)
-        raise DataError(f"{locate(row)}: the target {str(array[row])!r} is text, and a regression needs numbers; correct it")
+        raise DataError(
+            f"{locate(row)}: the target {str(array[row])!r:.60} is text, and a regression needs numbers; correct it"
+        )
     values = array.astype(np.float64)
     too_large = np.abs(values) > FLOAT32_MAX
     if too_large.any():

@@ -38,6 +38,11 @@ class TensorTransform:
         """The shape of one example."""
         return self.shape
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing that a user should be told: every number is taken in."""
+        return ()
+
     def encode(self, examples: Any) -> Tensor:
         """Return (N, *shape) float32 from an array, tensor or list of examples, or of a single one.
 
@@ -110,9 +115,8 @@ def _mean_and_deviation(inputs: Tensor, rows: Tensor) -> tuple[tuple[float, ...]
 
     mean = over_chunks(1, torch.zeros(features, dtype=torch.float64))
     std = over_chunks(2, mean).sqrt()
-    # A constant leaves rounding errors for a deviation; dividing by those, or past float32, would make noise of it.
-    smallest = (mean.abs() * 1e-9).clamp(min=torch.finfo(torch.float32).tiny)
-    return tuple(mean.tolist()), tuple(torch.where(std > smallest, std, 1.0).tolist())
+    tiny = torch.finfo(torch.float32).tiny  # one over less than this is infinite in float32
+    return tuple(mean.tolist()), tuple(torch.where(std > tiny, std, 1.0).tolist())
 
 
 def as_float32(values: Any, what: str) -> Tensor:

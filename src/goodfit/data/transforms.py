@@ -22,6 +22,10 @@ class Transform(Protocol):
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example as the model sees it: (C, H, W), (F,) or any other fixed shape."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told once, such as a column that is left out."""
+
     def encode(self, examples: Any) -> Tensor:
         """Turn raw examples into the stored form; raise DataError naming what does not fit."""
 

@@ -30,7 +30,13 @@ class Column:
 
 
 def lay_out(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, *, indent: int = 0, titles: bool = True, gap: int = GAP
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    indent: int = 0,
+    titles: bool = True,
+    gap: int = GAP,
 ) -> list[Text]:
     """Return the lines of a table that is at most `width` wide, if its longest cells allow that."""
     cells = [[printable(cell) for cell in row] for row in rows]

@@ -1,34 +1,36 @@
 """What is about to be trained, in a few lines: data, model, recipe, device and run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from goodfit.display.columns import Column, lay_out, wrap
-from goodfit.display.text import count, flops, number, printable, shape
+from goodfit.display.text import count, flops, printable, shape
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from goodfit.data.dataset import Dataset
-    from goodfit.models.summary import Summary
+    from goodfit.data.dataset import Dataset, SplitName
+    from goodfit.models.summary import LayerSummary
     from goodfit.planning import Plan
     from goodfit.session import Session
 
 __all__ = ["describe_plan", "describe_session", "field", "layers", "unit"]
 
+SPLITS: tuple["SplitName", ...] = ("train", "val", "test")
 LABEL = 10
 MOST_CLASSES_WIDTH = 60  # of the list of their names
 MOST_LAYERS = 20
 MOST_PARAMETERS = 50_000_000  # of a model that is copied in order to count its work
 
 
-def field(label: str, value: str | Path, width: int) -> list[Text]:
-    """Return a labelled line; prose goes on below itself, a path stays whole."""
-    parts = wrap(printable(value), width - LABEL) if isinstance(value, str) else [printable(str(value))]
+def field(label: str, value: str, width: int | None = None) -> list[Text]:
+    """Return a labelled line; prose goes on below itself where there is a width, a path or command stays whole."""
+    parts = wrap(printable(value), width - LABEL) if width else [printable(value)]
     labels = [label] + [""] * (len(parts) - 1)
-    return [Text(f"{label:{LABEL}}", "dim").append(part, "none") for label, part in zip(labels, parts, strict=True)]
+    return [Text().append(f"{label:{LABEL}}", "dim").append(part) for label, part in zip(labels, parts, strict=True)]
 
 
 def unit(dataset: "Dataset") -> str:
@@ -49,7 +51,7 @@ def describe_session(session: "Session", run: Path, width: int) -> list[Text]:
     lines += _model(session, width)
     lines += _training(plan, width)
     lines += field("device", device + (f", {ranks} ranks" if ranks > 1 else ""), width)
-    return lines + field("run", run, width)
+    return lines + field("run", str(run))
 
 
 def describe_plan(plan: "Plan", width: int) -> list[Text]:
@@ -60,13 +62,13 @@ def describe_plan(plan: "Plan", width: int) -> list[Text]:
 def _data(dataset: "Dataset", width: int) -> list[Text]:
     sizes = shape(dataset.transform.input_shape)
     things = {"image": f"pictures of {sizes}", "table": f"rows of {sizes} features"}.get(_kind(dataset), f"tensors of {sizes}")
+    splits = ", ".join(f"{name} {count(len(dataset.splits[name]))}" for name in SPLITS if name in dataset.splits)
     names = ", ".join(dataset.classes)
-    shown = f" ({names})" if len(names) <= MOST_CLASSES_WIDTH else ""
-    target = f"{count(len(dataset.classes))} classes{shown}" if dataset.classes else "a number to predict"
-    splits = ", ".join(f"{name} {count(len(dataset.splits[name]))}" for name in ("train", "val", "test") if name in dataset.splits)
-    lines = field("data", f"{dataset.name}: {dataset.task} of {things}, {target}", width)
-    lines += field("", splits, width)
-    return lines + [line for note in dataset.notes for line in field("", note, width)]
+    shown = f": {names}" if len(names) <= MOST_CLASSES_WIDTH else ""
+    target = f"{count(len(dataset.classes), 'class')}{shown}" if dataset.classes else "a number to predict"
+    lines = field("data", f"{dataset.name}, {things} ({splits})", width)
+    lines += field("task", f"{dataset.task}, {target}", width)
+    return lines + [line for note in dataset.notes for line in field("note", note, width)]
 
 
 def _model(session: "Session", width: int) -> list[Text]:
@@ -79,8 +81,12 @@ def _model(session: "Session", width: int) -> list[Text]:
         return field("model", f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}", width)
     summary = summarize(module, architecture.input_shape)
     text = f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}, {flops(summary.flops)} for one example"
-    shown = layers(summary, width, LABEL) if len(summary.layers) <= MOST_LAYERS else []
-    return field("model", text, width) + shown
+    # What neither has parameters nor changes the shape, such as an activation, has no place in a heading.
+    before = (architecture.input_shape, *(layer.output_shape for layer in summary.layers))
+    telling = [
+        layer for layer, shape in zip(summary.layers, before, strict=False) if layer.parameters or layer.output_shape != shape
+    ]
+    return field("model", text, width) + (layers(telling, width, LABEL) if len(telling) <= MOST_LAYERS else [])
 
 
 def _is_known(name: str) -> bool:
@@ -94,24 +100,25 @@ def _frozen(module: "nn.Module") -> str:
     return f" ({count(frozen)} frozen)" if frozen else ""
 
 
-def layers(summary: "Summary", width: int, indent: int = 0) -> list[Text]:
-    """Return a model's layers as a table."""
+def layers(shown: "Sequence[LayerSummary]", width: int, indent: int = 0) -> list[Text]:
+    """Return layers as a table."""
     columns = [
         Column("layer", flexible=True),
         Column("kind"),
-        Column("output", right=True),
+        Column("output"),
         Column("parameters", right=True),
     ]
     rows = [
         [layer.name, layer.kind, shape(layer.output_shape), count(layer.parameters) if layer.parameters else ""]
-        for layer in summary.layers
+        for layer in shown
     ]
     return lay_out(columns, rows, width, indent=indent)
 
 
 def _training(plan: "Plan", width: int) -> list[Text]:
     config = plan.config
-    steps = f"{count(config.train.epochs, 'epoch')} of {count(plan.steps_per_epoch, 'step')}, {count(plan.batch_size)} examples each"
-    rate = f"learning rate {number(config.optim.lr or 0, 2)}, {config.schedule.name}"
+    steps = (
+        f"{count(config.train.epochs, 'epoch')} of {count(plan.steps_per_epoch, 'step')} of {count(plan.batch_size, 'example')}"
+    )
     lines = field("recipe", plan.recipe.name, width) if plan.recipe else []
-    return lines + field("training", f"{steps}; {config.optim.name}, {rate}", width)
+    return lines + field("training", f"{steps}; {config.optim.name} with lr {config.optim.lr:g}, {config.schedule.name}", width)

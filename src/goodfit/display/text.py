@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from math import floor, isfinite, log10
 
-__all__ = ["count", "duration", "flops", "loss", "number", "percent", "printable", "shape"]
+__all__ = ["count", "duration", "flops", "loss_number", "number", "percent", "printable", "shape"]
 
 
 def count(n: int, noun: str = "") -> str:
     """Return a whole number with thousands separators, and the noun, where given, in its singular or plural."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}" if noun else f"{n:,}"
+    if not noun:
+        return f"{n:,}"
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def percent(share: float) -> str:
@@ -26,7 +29,7 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits - 1}e}"
 
 
-def loss(value: float) -> str:
+def loss_number(value: float) -> str:
     """Return a loss with four decimals, so that those of many epochs align; large ones shorter."""
     return f"{value:.4f}" if abs(value) < 1000 else number(value)
 

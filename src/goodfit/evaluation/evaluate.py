@@ -50,7 +50,7 @@ class TrainedModel:
 
     def values(self, stored: Tensor) -> Tensor:
         """Return a regression's values (N,) float64, in the target's unit."""
-        return self.target_scale.to_unit(self(stored)[:, 0].cpu())
+        return self.target_scale.to_unit(self(stored)[:, 0])
 
 
 @torch.inference_mode()
@@ -81,4 +81,4 @@ def _count(sums: ClassificationCounts | RegressionSums, model: TrainedModel, out
         sums.update(probabilities(outputs, model.outputs), losses, targets)
     else:
         losses = (outputs[:, 0] - model.target_scale.from_unit(targets)) ** 2
-        sums.update(outputs[:, 0].to(torch.float64) * model.target_scale.std + model.target_scale.mean, losses, targets)
+        sums.update(model.target_scale.to_unit(outputs[:, 0]), losses, targets)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from goodfit.devices import sum_dtype
 from goodfit.errors import DataError, FileError
 from goodfit.evaluation.calibration import CalibrationBins, expected_calibration_error
 
@@ -174,7 +175,7 @@ class ClassificationCounts:
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._calibration = CalibrationBins(device)
-        self._loss = torch.zeros((), dtype=_sum_dtype(device), device=device)
+        self._loss = torch.zeros((), dtype=sum_dtype(device), device=device)
 
     def update(self, probabilities: Tensor, loss_per_example: Tensor, targets: Tensor) -> None:
         """Add a batch: probabilities (N, C) float32, losses (N,) and targets (N,) int64; of equal classes the first wins."""
@@ -217,7 +218,7 @@ class RegressionSums:
         self._center = center
         self._count = torch.zeros((), dtype=torch.int64, device=device)
         # loss, |error|, error², offset, offset², where offset = target - center
-        self._sums = torch.zeros(5, dtype=_sum_dtype(device), device=device)
+        self._sums = torch.zeros(5, dtype=sum_dtype(device), device=device)
 
     def update(self, values: Tensor, loss_per_example: Tensor, targets: Tensor) -> None:
         """Add a batch: predicted values, losses and targets, each (N,), values and targets in the target's units."""
@@ -266,10 +267,6 @@ def _num_examples(counts: Tensor, split: str) -> int:
     if n == 0:
         raise DataError(f"the {split} split has 0 examples; evaluate a split that has some")
     return n
-
-
-def _sum_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
 
 
 def _finite_or_none(value: float | None) -> float | None:

@@ -58,16 +58,16 @@ def build_timm(architecture: str, input_shape: tuple[int, ...], num_outputs: int
         import timm
     except ModuleNotFoundError as error:
         raise ModelError(f"{name} needs timm, which is not installed; pip install 'goodfit[timm]'") from error
-    if not timm.is_model(architecture):
-        raise ModelError(unknown_name("timm model", architecture, timm.list_models()))
-    if "distilled" in architecture:
-        raise ModelError(f"{name} has two heads, and goodfit trains models with one; choose it without 'distilled'")
+    names = {*timm.list_models(), *timm.list_pretrained()}  # the latter with the tag of the weights: resnet18.a1_in1k
+    if architecture not in names:
+        raise ModelError(unknown_name("timm model", architecture, names))
     channels, *_ = picture_shape(name, input_shape)
     if pretrained and not timm.models.is_model_pretrained(architecture):
         raise ModelError(f"{name} has no pretrained weights; --set model.pretrained=false")
-
     with torch.device("cpu"), _fetching(name) if pretrained else nullcontext():
         model: nn.Module = timm.create_model(architecture, pretrained=pretrained, num_classes=num_outputs, in_chans=channels)
+    if isinstance(getattr(model, "get_classifier", lambda: None)(), tuple):  # trained by distillation, the two averaged
+        raise ModelError(f"{name} has two heads, and goodfit trains models with one; choose another, such as timm/resnet18")
     return _proved(model, name, input_shape, num_outputs)
 
 

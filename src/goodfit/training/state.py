@@ -84,6 +84,7 @@ class RunState:
                 index, _, key = name.partition(".")
                 states[int(index)][key] = tensor
             self.optimizer.load_state_dict({"state": states, "param_groups": values["param_groups"]})
+            self._match_memory_formats()
             self.scaler.load_state_dict(values["scaler"])
             self.loss_sum.copy_(tensors["loss_sum"])
             self.weight_sum.copy_(tensors["weight_sum"])
@@ -97,6 +98,13 @@ class RunState:
             raise FileError(
                 f"the checkpoint does not fit this run's configuration: {first}; was config.toml changed?"
             ) from error
+
+    def _match_memory_formats(self) -> None:
+        """Lay the optimiser's tensors out in memory as their parameters are: fused kernels go by position, not by index."""
+        for parameter, kept in self.optimizer.state.items():
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

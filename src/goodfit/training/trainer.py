@@ -57,7 +57,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
-        self.base_rates: list[float] = [group.setdefault("initial_lr", group["lr"]) for group in self.state.optimizer.param_groups]
+        self.base_rates: list[float] = [
+            group.setdefault("initial_lr", group["lr"]) for group in self.state.optimizer.param_groups
+        ]
 
     def steps(self, until: int) -> Iterator[Step]:
         """Perform one optimiser step per turn, up to step number `until`, and yield each."""
@@ -129,6 +131,6 @@ class Trainer:
             with autocast(self.device, self.precision):
                 outputs = self.state.model(some_inputs)
             loss = self.loss.total(outputs.float(), some_targets) / weight
-            self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.state.scaler.scale(loss).backward()
             total = total + loss.detach()
         return total
