@@ -128,7 +128,7 @@ def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options)
     layers = [Layer(name, {name: value}) for name, value in {**keyed, **given.get("settings", {})}.items()]
     config = given.get("config")
     return workflows.Request(
-        data={"train": data} | own_splits if in_memory else None,
+        data={**(data if isinstance(data, Mapping) else {"train": data}), **own_splits} if in_memory else None,
         layers=layers,
         recipe=given.get("recipe"),
         config_file=Path(config) if config is not None else None,

@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 
+MAX_LISTED = 40  # names in a message, which has to stay a line that can be read
+
+
 class GoodfitError(Exception):
     """Base of every error that goodfit raises on purpose."""
 
@@ -72,16 +75,18 @@ class DivergedError(RunError):
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to stop; `signum` is its number."""
+    """A signal asked the program to stop; `signum` is its number, `saved` whether a checkpoint was written."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
+    def __init__(self, signum: int, saved: bool = False) -> None:
+        super().__init__(signum, saved)
         self.signum = signum
+        self.saved = saved
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     """Return the message for an unknown `kind` of thing, with the nearest known names."""
     known = sorted(choices)
     near = get_close_matches(name, known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {', '.join(known)}"
+    listed = ", ".join(known[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {listed}"
     return f"unknown {kind} {name!r}; {hint}"

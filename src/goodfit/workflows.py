@@ -146,7 +146,7 @@ def _fit(session: Session, run: Run, screen: Screen, signals: StopSignals, *, se
         for observer in [*observers, *([log] if log else [])]:
             observer.close()
     if not ended:
-        raise Interrupted(signals.signum or 0)
+        raise Interrupted(signals.signum or 0, saved=True)
     return Run(run.path)
 
 

@@ -25,10 +25,8 @@ def run_command(arguments: Sequence[str]) -> int:
     with StopSignals().listening() as signals:
         try:
             code = _app()(list(arguments), prog_name="goodfit", standalone_mode=False, obj=signals)
-        except typer.Abort:
-            return _stopped(signal.SIGINT)
         except Interrupted as stop:
-            return _stopped(stop.signum)
+            return _stopped(stop, arguments)
         except GoodfitError as error:
             return _fail(str(error), error.exit_code)
         except BrokenPipeError:
@@ -88,6 +86,9 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _stopped(signum: int) -> int:
-    """Say that a signal ended the command, once, and how it is called."""
-    return _fail(f"stopped by {signal.Signals(signum).name}", 128 + signum)
+def _stopped(stop: Interrupted, arguments: Sequence[str]) -> int:
+    """Say which signal ended the command, and whether anything is left of it."""
+    trains = arguments[:1] == ["train"] and not stop.saved
+    return _fail(
+        f"stopped by {signal.Signals(stop.signum).name}" + ("; nothing was started" if trains else ""), 128 + stop.signum
+    )

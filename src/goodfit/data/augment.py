@@ -70,7 +70,8 @@ class Augmentation:
             kinds = torch.randint(0, NUM_CHANGES, (count,), generator=draws)[part]
             strengths = (torch.rand(count, generator=draws) * 2 - 1)[part] * self.rand
             changes = F.one_hot(kinds, NUM_CHANGES) * strengths[:, None]
-            stored = _change(stored, changes.to(stored.device, torch.float32))
+            if len(stored):  # a rank may have none of a small batch
+                stored = _change(stored, changes.to(stored.device, torch.float32))
         inputs = transform.normalize(stored)
         if self.cutout:
             centres = torch.rand(2, count, generator=draws)[:, part].to(inputs.device)

@@ -83,7 +83,7 @@ def _read_path(data: str | Path, config: DataConfig, progress: Progress | None, 
     if path.suffix.lower() == ".npz":
         from goodfit.data.arrays import read_npz
 
-        return read_npz(path, task, classes)
+        return read_npz(path, task, classes, config.target or None)
     raise DataError(
         f"{str(data)!r} is not a kind of data that goodfit reads; give a folder of class folders, a table "
         f"({' '.join(TABLES)}), an .npz, or a name from `goodfit datasets`"

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from goodfit.data.dataset import Dataset, Part, RawData, Split, SplitName
 from goodfit.data.transforms import Transform
-from goodfit.errors import DataError
+from goodfit.errors import ConfigError, DataError
 from goodfit.randomness import generator
 
-__all__ = ["Rows", "build_dataset", "choose_rows", "encode_parts", "make_splits", "take_share"]
+__all__ = ["Rows", "build_dataset", "choose_rows", "encode_parts", "make_splits", "take_number", "take_share"]
 
 Rows = dict[SplitName, tuple[SplitName, Tensor]]  # split -> the part it is taken from, and its rows there
 
@@ -18,7 +18,7 @@ Rows = dict[SplitName, tuple[SplitName, Tensor]]  # split -> the part it is take
 def build_dataset(raw: RawData, *, val: float, test: float, max_train: int, seed: int) -> Dataset:
     """Split the parts, fit the transform on the training examples, and encode every part with it.
 
-    Raises DataError where a split would be left without examples.
+    Raises DataError where a split would be left without examples, and ConfigError where `max_train` is less than the classes.
     """
     rows = choose_rows(raw, val=val, test=test, max_train=max_train, seed=seed)
     transform = raw.fit(raw.parts["train"].inputs, rows["train"][1])
@@ -39,10 +39,12 @@ def choose_rows(raw: RawData, *, val: float, test: float, max_train: int, seed: 
         _set_aside(raw, rows, "test", test, seed)
     if "val" not in rows and val > 0:
         _set_aside(raw, rows, "val", val, seed)
-    if max_train:
-        kept = rows["train"][1]
+    kept = rows["train"][1]
+    if 0 < max_train < len(kept):
+        if max_train < len(raw.classes):
+            raise ConfigError(f"data.max_train = {max_train} is fewer than the {len(raw.classes)} classes; raise it")
         strata = _strata(raw, raw.parts["train"].targets[kept])
-        rows["train"] = ("train", kept[take_share(strata, min(1.0, max_train / len(kept)), seed, "max_train")])
+        rows["train"] = ("train", kept[take_number(strata, max_train, seed, "max_train")])
     return rows
 
 
@@ -79,18 +81,37 @@ def _strata(raw: RawData, targets: Tensor) -> Tensor:
 
 
 def take_share(strata: Tensor, share: float, seed: int, purpose: str) -> Tensor:
-    """Return the positions, ascending, of a random `share` of the examples, in equal shares of every stratum.
+    """Return the positions, ascending, of a random `share` < 1 of the examples, in equal shares of every stratum.
 
-    The total is rounded; what rounding leaves over goes to the strata with the largest remainders (Hamilton's method),
-    and every stratum of two or more examples keeps at least one on either side.
+    Every stratum of two or more examples keeps at least one on either side.
     """
     counts = torch.bincount(strata)
+    take = _apportion(counts, share).clamp(min=1).minimum(counts - 1).clamp(min=0)
+    return _draw(strata, counts, take, seed, purpose)
+
+
+def take_number(strata: Tensor, number: int, seed: int, purpose: str) -> Tensor:
+    """Return the positions, ascending, of `number` random examples, as `take_share` does, but some of every stratum.
+
+    Where there are more strata than that, the largest have one each.
+    """
+    counts = torch.bincount(strata)
+    take = _apportion(counts, number / len(strata)).maximum(counts.clamp(max=1))
+    while take.sum() > number:
+        take[take.argmax()] -= 1
+    return _draw(strata, counts, take, seed, purpose)
+
+
+def _apportion(counts: Tensor, share: float) -> Tensor:
+    """Say how many of each stratum make up a share of all; what rounding leaves goes to the largest remainders (Hamilton)."""
     exact = counts.double() * share
     take = exact.floor().long()
-    left = int(round(len(strata) * share) - take.sum())
+    left = int(round(int(counts.sum()) * share) - take.sum())
     take[torch.argsort(exact - take, descending=True, stable=True)[:left]] += 1
-    if share < 1:
-        take = take.clamp(min=1).minimum(counts - 1).clamp(min=0)
+    return take
+
+
+def _draw(strata: Tensor, counts: Tensor, take: Tensor, seed: int, purpose: str) -> Tensor:
     order = torch.randperm(len(strata), generator=generator(seed, "split", purpose))
     by_stratum = order[torch.argsort(strata[order], stable=True)]
     place = torch.arange(len(strata)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)

@@ -15,13 +15,14 @@ from rich.table import Column, Table
 from goodfit.display.text import count, duration, loss_number
 
 if TYPE_CHECKING:
+    from goodfit.artefacts.records import TrainRecord
     from goodfit.session import Session
 
 __all__ = ["LiveLine", "Pace", "draw_progress", "draw_training"]
 
 WINDOW = 12  # looks that a speed is measured over, three seconds
 ECHO = 4  # columns for what a terminal itself writes, such as ^C
-ROOMY = 96  # columns, from which on there is a place for the loss
+NARROW, ROOMY = 72, 96  # columns, from which on there is a place for the step, and for the loss
 
 
 class LiveLine:
@@ -49,19 +50,20 @@ class Pace:
     done: int  # when it began
     started: float = field(default_factory=time.perf_counter)
     _looks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
-    _speed: float = field(default=0.0, init=False)
 
     def look(self, done: int) -> float:
-        """Return how much is done in a second, of late."""
+        """Return how much is done in a second, of late; 0 where nothing is."""
         now = time.perf_counter()
         self._looks.append((now, done))
         before, there = self._looks[0]
-        if done > there:
-            self._speed = (done - there) / (now - before)
-        return self._speed
+        return (done - there) / (now - before) if done > there else 0.0
+
+    def average(self, done: int) -> float:
+        """Return how much has been done in a second, since the beginning."""
+        return (done - self.done) / max(1e-9, self.elapsed())
 
     def pause(self) -> None:
-        """Forget the looks so far, and keep the speed."""
+        """Forget the looks so far."""
         self._looks.clear()
 
     def seconds_left(self, done: int, total: int) -> float | None:
@@ -74,7 +76,7 @@ class Pace:
         return time.perf_counter() - self.started
 
 
-def draw_training(session: "Session", pace: Pace, evaluated: int, loss: float | None, unit: str, width: int) -> Table:
+def draw_training(session: "Session", pace: Pace, evaluated: int, latest: "TrainRecord | None", unit: str, width: int) -> Table:
     """Draw the state of a run on a screen of that width; `evaluated` is the step of the last evaluation."""
     plan, step = session.plan, session.state.step
     per_epoch, total = plan.steps_per_epoch, plan.total_steps
@@ -84,16 +86,18 @@ def draw_training(session: "Session", pace: Pace, evaluated: int, loss: float | 
     elif step == total:
         speed = "testing"
     else:
-        steps_per_second = pace.look(step)
-        speed = f"{count(round(steps_per_second * plan.batch_size))} {unit}/s" if steps_per_second else ""
+        # An epoch that takes a moment is looked at once at most.
+        per_second = pace.look(step) * plan.batch_size or (latest.examples_per_second if latest else 0)
+        speed = f"{count(round(per_second))} {unit}/s" if per_second else ""
     epoch = f"epoch {count(min(step // per_epoch + 1, plan.config.train.epochs))}/{count(plan.config.train.epochs)}"
-    shown = [f"loss {loss_number(loss)}"] if loss is not None and width >= ROOMY else []
-    return _grid(epoch, step, total, [f"step {count(step)}/{count(total)}", *shown, speed, _left(pace, step, total)], width)
+    details = [f"step {count(step)}/{count(total)}"] if width >= NARROW else []
+    details += [f"loss {loss_number(latest.loss)}"] if latest and width >= ROOMY else []
+    return _grid(epoch, step, total, [*details, speed, _left(pace, step, total)], width)
 
 
 def draw_progress(what: str, done: int, total: int, pace: Pace, width: int) -> Table:
     """Draw a long piece of work on a screen of that width."""
-    per_second = round(pace.look(done))
+    per_second = round(pace.look(done) or pace.average(done))
     speed = f"{count(per_second)}/s" if per_second else ""
     return _grid(what, done, total, [f"{count(done)}/{count(total)}", speed, _left(pace, done, total)], width)
 

@@ -12,6 +12,7 @@ from goodfit.display.text import printable
 __all__ = ["Column", "lay_out", "wrap"]
 
 GAP = 2
+LEAST_PROSE = 12
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,4 @@ def _row(
 
 def wrap(prose: str, width: int) -> list[str]:
     """Break prose between words; a long word, such as a path, stays whole."""
-    return textwrap.wrap(prose, max(20, width), break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(prose, max(LEAST_PROSE, width), break_long_words=False, break_on_hyphens=False) or [""]

@@ -87,7 +87,9 @@ def _confusion(evaluation: "ClassificationEvaluation", width: int) -> list[Text]
     columns = [Column("", flexible=True), *(Column(printable(head), right=True) for head in heads)]
     rows = [[label, *row] for label, row in zip(labels, counts, strict=True)]
     title = Text("  how often the class of a row was taken for that of a column", "dim")
-    return [title, *lay_out(columns, rows, width, indent=2)]
+    lines = lay_out(columns, rows, width, indent=2)
+    is_wide = any(line.cell_len > width for line in lines)
+    return [title, *(lay_out(columns, rows, width, indent=2, gap=1) if is_wide else lines)]
 
 
 def describe_run(run: "Run", width: int, *, headlines: bool = True) -> list[Text]:
@@ -120,6 +122,8 @@ def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
     unfinished = [run for run in runs if not (run.end and run.test)]
     if finished and unfinished:
         lines.append(Text())
+    if not runs:
+        lines.append(Text("no runs here yet; goodfit train makes one"))
     for run in unfinished:
         step = run.metrics[-1]["step"] if run.metrics else 0
         lines.append(Text(f"unfinished at step {count(step)}: {resume_command(run.path)}"))

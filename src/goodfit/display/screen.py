@@ -60,8 +60,9 @@ class Display:
                 self._start_line(LiveLine(self._console, lambda: work.draw(self._console.width)))
         self._work.advance(done, total)
         if self._work.is_done:
-            self._print([self._work.summary()])
+            summary = self._work.summary()
             self._end_work()
+            self._print([summary] if summary else [])
         elif not self._is_live and (line := self._work.plain()):
             self._print([line])
 

@@ -34,7 +34,7 @@ class Training:
         self._unit = unit(dataset)
         self._pace = Pace(step)
         self._evaluated = step
-        self._loss: float | None = None
+        self._latest: TrainRecord | None = None
         self._test: TestRecord | None = None
         self._last_line = time.perf_counter()
         self.has_ended = False
@@ -54,7 +54,7 @@ class Training:
         lines = []
         if isinstance(record, TrainRecord):
             self._curve.add(record)
-            self._loss = record.loss
+            self._latest = record
             if not self._is_live and time.perf_counter() - self._last_line > SILENCE:
                 lines = [self._sign_of_life(record)]
         elif isinstance(record, EvaluationRecord):
@@ -97,4 +97,4 @@ class Training:
 
     def draw(self, width: int) -> Table:
         """Draw the bar."""
-        return draw_training(self._session, self._pace, self._evaluated, self._loss, self._unit, width)
+        return draw_training(self._session, self._pace, self._evaluated, self._latest, self._unit, width)

@@ -12,6 +12,8 @@ from goodfit.errors import ConfigError
 
 __all__ = ["BinaryCrossEntropy", "CrossEntropy", "Loss", "SquaredError", "build_loss", "class_weights"]
 
+SMALLEST = torch.finfo(torch.float32).tiny  # weight of a batch of classes that do not count: its loss is then 0, not nan
+
 
 class Loss(Protocol):
     """What is made small: the sum of `total` over the parts of a batch, divided by the `weight` of the whole batch."""
@@ -43,7 +45,8 @@ class CrossEntropy:
         """Return how much the examples count together."""
         if self.class_weights is None:
             return float(len(targets))
-        return self.class_weights[targets].sum() if targets.ndim == 1 else (targets @ self.class_weights).sum()
+        weights = self.class_weights[targets] if targets.ndim == 1 else targets @ self.class_weights
+        return weights.sum().clamp(min=SMALLEST)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def class_weights(setting: str | list[float], dataset: Dataset, device: torch.de
             f"train.class_weights has {len(setting)} weights for {len(dataset.classes)} classes; "
             f"give one each, in this order: {', '.join(dataset.classes)}"
         )
+    if not any(setting):
+        raise ConfigError(f"train.class_weights = {setting} gives no class any weight; leave it out, or give some above 0")
     return torch.tensor(setting, dtype=torch.float32, device=device)
 
 

@@ -73,19 +73,39 @@ def build_optimizer(
         values["momentum"] = momentum
     if weight_decay:
         values["weight_decay"] = weight_decay
-    known = set(inspect.signature(optimizer_class).parameters) - _RESERVED
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                unknown_name(f"argument of {name}", f"optim.{key}", [f"optim.{known_key}" for known_key in known])
-            )
+    known = _arguments(optimizer_class)
+    _check(name, values, known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": [p for p in parameters if p.ndim > 1]}]
-    if small := [p for p in parameters if p.ndim <= 1]:
-        groups.append({"params": small} | ({"weight_decay": 0.0} if weight_decay else {}))
+    large, small = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
+    groups: list[dict[str, Any]] = [{"params": large}, {"params": small}]
+    if "weight_decay" in known:  # said for each group, because AdamW's own default is not zero
+        groups = [{"params": large, "weight_decay": weight_decay}, {"params": small, "weight_decay": 0.0}]
     form = {"fused": True} if fused and kind.fused else {}
     try:
         return optimizer_class([group for group in groups if group["params"]], lr=lr, **values, **form)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         said = ", ".join(f"optim.{key} = {value!r}" for key, value in values.items())
         raise ConfigError(f"{name} does not take {said or f'optim.lr = {lr!r}'}: {error}") from error
+
+
+def _arguments(optimizer_class: type) -> dict[str, Any]:
+    """Return what the optimiser takes beside its parameters, with the defaults."""
+    parameters = inspect.signature(optimizer_class).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in _RESERVED}
+
+
+def _check(name: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(unknown_name(f"argument of {name}", f"optim.{key}", [f"optim.{other}" for other in known]))
+        if not _is_like(value, known[key]):
+            raise ConfigError(f"optim.{key} = {value!r} is not of the kind of its default, {known[key]!r}")
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        alike = isinstance(value, list | tuple) and len(value) == len(default)
+        return alike and all(map(_is_like, value, default))
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, int | float) or not isinstance(default, int | float)

@@ -127,6 +127,8 @@ class Trainer:
     def _backward(self, inputs: Tensor, targets: Tensor, weight: Tensor | float) -> Tensor:
         """Add the gradient of this rank's examples, in `accumulate` parts; return their share of the batch's loss."""
         total = torch.zeros((), device=self.device)
+        if not len(targets):  # a rank may have none of a small batch; most modules cannot compute with none
+            return total
         for some_inputs, some_targets in zip(inputs.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
             with autocast(self.device, self.precision):
                 outputs = self.state.model(some_inputs)
