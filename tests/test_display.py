@@ -263,8 +263,9 @@ def test_the_bar_looks_at_the_state_by_itself(session: Session, trained: Trained
     session.state.step = 9
     terminal.wait_for("evaluating")
     assert trained.kind.val
+    display.observe(TrainRecord(9, 1.0, 0.5, 0.1, 1.0, 43210.0))
     display.observe(EvaluationRecord(9, 1, trained.kind.val, True, 1.0))
-    terminal.wait_for("rows/s", after=terminal.seen.rindex("evaluating"))
+    terminal.wait_for("43,210 rows/s", after=terminal.seen.rindex("evaluating"))
     display.observe(EndRecord(9, 1.0, "early stopping", 1.0))
     display.close()
     text = terminal.close()
