@@ -1,6 +1,7 @@
 """The recipe `auto`: what a person gets by default, chosen from the data alone."""
 
 from dataclasses import replace
+from typing import Any
 
 from goodfit.data.dataset import Dataset
 from goodfit.training.recipes import Recipe, load_recipe
@@ -15,24 +16,37 @@ def auto_recipe(dataset: Dataset, model: str | None = None) -> Recipe:
 
     The number of epochs falls with the number of examples, from the recipe's `max_epochs` to its `min_epochs`, so that
     training sees about `examples` of them; the batch grows with it, from `min_batch` to `max_batch`, at about
-    `steps_per_epoch` to the epoch.
+    `steps_per_epoch` to the epoch. A model other than the recipe's own has the optimiser of `table`, which suits most.
     """
     shape = dataset.transform.input_shape
-    if len(shape) == 3 and shape[0] in (1, 3):
-        small = max(shape[1:]) <= LARGEST_SMALL_PICTURE
-        recipe = load_recipe("small-pictures" if small else "pictures")
-    else:
-        recipe = load_recipe("table")
-    if model == "mlp" or (model is None and len(shape) != 3):
-        recipe = load_recipe("table")
-    count, sizing = len(dataset.train), recipe.sizing
+    recipe, table = load_recipe(_name(shape, model)), load_recipe("table")
+    values = dict(recipe.values)
+    if model not in (None, recipe.values["model.name"]):
+        # The learning rate for a network with batch normalisation makes one without it diverge.
+        values = _without(values, "optim.") | {key: value for key, value in table.values.items() if key.startswith("optim.")}
+    if dataset.transform.to_json()["kind"] != "image":
+        values = _without(values, "augment.")
+    elif recipe.name != "table":
+        # Colour pictures are of things, and things have no handedness; digits do.
+        values["augment.flip"] = shape[0] == 3
+    return replace(recipe, name=f"auto: {recipe.name}", values=values | _sizes(recipe.sizing, len(dataset.train)))
+
+
+def _name(shape: tuple[int, ...], model: str | None) -> str:
+    if model == "mlp" or len(shape) != 3 or shape[0] not in (1, 3):
+        return "table"
+    return "small-pictures" if max(shape[1:]) <= LARGEST_SMALL_PICTURE else "pictures"
+
+
+def _sizes(sizing: dict[str, int], count: int) -> dict[str, Any]:
+    """Return epochs and batch size for `count` training examples."""
     epochs = round(sizing["examples"] / count)
     batch = 1 << max(0, round(count / sizing["steps_per_epoch"]).bit_length() - 1)
-    values = {
-        **recipe.values,
+    return {
         "train.epochs": min(max(epochs, sizing["min_epochs"]), sizing["max_epochs"]),
         "train.batch_size": min(max(batch, sizing["min_batch"]), sizing["max_batch"], count),
     }
-    if shape[0] == 3 and len(shape) == 3 and recipe.name != "table":
-        values["augment.flip"] = True  # colour pictures are of things, and things have no handedness; digits do
-    return replace(recipe, name=f"auto: {recipe.name}", values=values)
+
+
+def _without(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not key.startswith(prefix)}

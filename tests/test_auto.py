@@ -1,0 +1,21 @@
+"""The recipe `auto` asks only for what the data and the model can take."""
+
+from pathlib import Path
+
+import torch
+from harness import run_through
+
+FEW = {"train.epochs": 1, "train.threads": 1, "checkpoint.every_seconds": 0.0}
+
+
+def test_float_tensors_of_three_channels_are_not_augmented(tmp_path: Path) -> None:
+    data = {"train": (torch.randn(60, 3, 8, 8), torch.arange(60) % 3)}
+    config = run_through(data, tmp_path / "run", FEW).config
+    assert not config.augment.flip
+    assert not config.augment.crop
+
+
+def test_another_model_gets_an_optimizer_that_suits_most(tmp_path: Path) -> None:
+    data = {"train": (torch.randint(0, 255, (60, 1, 8, 8), dtype=torch.uint8), torch.arange(60) % 3)}
+    settings = FEW | {"model.name": "cifar10-quick"}
+    assert run_through(data, tmp_path / "run", settings).config.optim.name == "adamw"
