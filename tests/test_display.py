@@ -251,24 +251,22 @@ def test_a_silent_display_writes_nothing(session: Session, trained: Trained, ter
 # --- at a terminal
 
 
-@pytest.mark.slow  # depends on the machine being quiet: to be rewritten
 def test_the_bar_looks_at_the_state_by_itself(session: Session, trained: Trained, terminal: Terminal) -> None:
-    display = Display(terminal.stream)
-    display.begin(session, trained.kind.path)
-    terminal.wait_for("step 0/18")
-    for step in range(4, 7):
-        session.state.step = step
-        terminal.wait_for(f"step {step}/18")
-    assert BAR in terminal.seen
-    assert "rows/s" in terminal.seen
-    session.state.step = 9
-    terminal.wait_for("evaluating")
-    assert trained.kind.val
-    display.observe(TrainRecord(9, 1.0, 0.5, 0.1, 1.0, 43210.0))
-    display.observe(EvaluationRecord(9, 1, trained.kind.val, True, 1.0))
-    terminal.wait_for("43,210 rows/s", after=terminal.seen.rindex("evaluating"))
-    display.observe(EndRecord(9, 1.0, "early stopping", 1.0))
-    display.close()
+    with closing(Display(terminal.stream)) as display:
+        display.begin(session, trained.kind.path)
+        terminal.wait_for("step 0/18")
+        for step in range(4, 7):
+            session.state.step = step
+            terminal.wait_for(f"step {step}/18")
+        assert BAR in terminal.seen
+        assert "rows/s" in terminal.seen
+        session.state.step = 9
+        terminal.wait_for("evaluating")
+        assert trained.kind.val
+        display.observe(TrainRecord(9, 1.0, 0.5, 0.1, 1.0, 43210.0))
+        display.observe(EvaluationRecord(9, 1, trained.kind.val, True, 1.0))
+        terminal.wait_for("43,210 rows/s", after=terminal.seen.rindex("evaluating"))
+        display.observe(EndRecord(9, 1.0, "early stopping", 1.0))
     text = terminal.close()
     assert text.rindex(SHOW) > text.rindex(HIDE), "the cursor is there again"
     assert BAR not in text[text.rindex("trained") :], "and the bar is gone"
