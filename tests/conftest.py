@@ -5,8 +5,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl  # noqa: F401  (sets environment variables when it is first imported)
 import pytest
-import sklearn  # noqa: F401  (sets environment variables when it is first imported)
+import sklearn  # noqa: F401  (likewise)
 import torch
 
 # By pytest and this file's fixtures, and by torch when the first optimizer is made.

@@ -147,6 +147,18 @@ def test_what_does_not_fit_the_budget_is_not_begun(tmp_path, directory):
     assert decode(tmp_path, names, budget=4 * 3 * 128 * 128).count == 4
 
 
+def test_the_cache_that_was_not_used_for_longest_makes_room(tmp_path, directory):
+    size = 4 * 3 * 64 * 64 + 200  # the pixels of one folder, and its index
+    roots = [tmp_path / name for name in ("first", "second", "third")]
+    names = [make(root, 4, (64, 64)) for root in roots]
+    first, second = (decode(roots[i], names[i], budget=3 * size).file for i in (0, 1))
+    for age, file in ((200, first), (100, second)):
+        os.utime(file, (time.time() - age, time.time() - age))
+    assert decode(roots[0], names[0]).file == first  # used again, so the second is now the older
+    third = decode(roots[2], names[2], budget=2 * size + 100).file
+    assert {path.name for path in directory.iterdir()} == {first.name, third.name}
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk_is_one_error_and_nothing_is_left(tmp_path, directory, processes):
     names = make(tmp_path / "data", MANY, (640, 480), "jpg")

@@ -248,6 +248,15 @@ def test_a_silent_display_writes_nothing(session: Session, trained: Trained, ter
     assert terminal.close() == ""
 
 
+def test_a_loss_that_was_asked_for_is_a_line(trained: Trained, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    asked = request(trained.table, "kind", **{"log.every_steps": 4})
+    train(Request(layers=asked.layers, out=tmp_path / "run"), Display(stream), StopSignals())
+    said = [line.split(",")[0] for line in stream.getvalue().splitlines() if "training loss" in line]
+    assert said == [f"step {step} of 18" for step in (4, 8, 9, 12, 16, 18)]
+    assert "training loss" not in trained.kind_text, "and one that was not stays away"
+
+
 # --- at a terminal
 
 

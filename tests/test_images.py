@@ -77,7 +77,6 @@ COLOR_CASES = {
         [[[255, 255, 255]]],
     ),
     "CMYK tiff": (saved(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "TIFF"), [[[0, 255, 255]]]),
-    "YCbCr tiff": (saved(Image.new("YCbCr", (1, 1), (255, 128, 128)), "TIFF"), [[[255, 255, 255]]]),
 }
 
 
@@ -221,8 +220,9 @@ def test_a_picture_covers_the_size_and_is_cropped_at_the_centre():
     wide = Image.effect_noise((30, 10), 90)
     expected = np.asarray(wide.resize((15, 5), Image.Resampling.BILINEAR))[None, :, 5:10]
     assert (to_pixels(wide, Geometry("L", 5, 5)) == expected).all()
-    tall = to_pixels(wide.transpose(Image.Transpose.TRANSPOSE), Geometry("RGB", 5, 5))
-    assert (tall == expected.transpose(0, 2, 1)).all()
+    tall = wide.transpose(Image.Transpose.TRANSPOSE)
+    expected = np.asarray(tall.resize((5, 15), Image.Resampling.BILINEAR))[None, 5:10]
+    assert (to_pixels(tall, Geometry("RGB", 5, 5)) == expected).all()
     tiny = to_pixels(Image.new("RGB", (1, 1), "white"), Geometry("RGB", 4, 7))
     assert (tiny.shape, int(tiny.min())) == ((3, 4, 7), 255)
 

@@ -45,13 +45,11 @@ def test_a_transform_is_the_same_after_json(transform: Transform) -> None:
 def test_a_document_that_is_not_whole_is_refused_in_one_line(transform: Transform) -> None:
     document = transform.to_json()
     for key in document.keys() - {"kind"}:
-        with pytest.raises(
-            FileError, match="transform cannot be read: .*; the file is damaged or needs a newer goodfit"
-        ) as raised:
+        with pytest.raises(FileError, match=r"transform cannot be read: .*; the file is damaged or needs a newer") as raised:
             transform_from_json({name: value for name, value in document.items() if name != key})
         assert "\n" not in str(raised.value)
         with pytest.raises(FileError, match="transform cannot be read"):
-            transform_from_json(document | {key: {}})
+            transform_from_json(document | {key: None})
     with pytest.raises(FileError, match="transform cannot be read"):
         transform_from_json(document | {"unheard_of": 1})
 

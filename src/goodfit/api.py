@@ -72,14 +72,14 @@ def train(
     is written, RunError for a run that failed, and KeyboardInterrupt, with a checkpoint saved, on Ctrl-C.
     """
     request = _request(data, val, test, Path(out) if out is not None else None, options)
-    with _listening() as signals:
-        return workflows.train(request, _screen(quiet), signals)
+    with _listening() as signals, _screen(quiet) as screen:
+        return workflows.train(request, screen, signals)
 
 
 def resume(run: PathLike, *, data: Any = None, epochs: int | None = None, quiet: bool = False) -> Run:
     """Go on with a stopped run, or give a finished one more epochs in all; `data` are needed if they were in memory."""
-    with _listening() as signals:
-        return workflows.resume(Path(run), _screen(quiet), signals, epochs=epochs, data=data)
+    with _listening() as signals, _screen(quiet) as screen:
+        return workflows.resume(Path(run), screen, signals, epochs=epochs, data=data)
 
 
 def load(path: PathLike, *, device: str = "cpu") -> Predictor:

@@ -55,7 +55,7 @@ class DataConfig(_Section):
     skip_bad: bool = False  # leave unreadable pictures out and count them
     download: bool = True  # fetch a named data set that is not on this disk
     processes: Count = 0  # that decode pictures; 0: one a core
-    budget: NonNegative = 0.0  # gigabytes of decoded pictures on disk; 0: a quarter of what is free
+    budget: NonNegative = 0.0  # gigabytes of decoded pictures on disk, the least used going first; 0: a quarter of what is free
 
 
 class TransformConfig(_Section):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -70,13 +70,13 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def share_text(self, text: str) -> str:
-        """Give every rank the first rank's text."""
+    def share_object(self, value: Any) -> Any:
+        """Give every rank the first rank's value, which travels pickled between our own processes."""
         if self.world == 1:
-            return text
+            return value
         import torch.distributed as dist
 
-        box = [text]
+        box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,9 +15,10 @@ __all__ = ["file_sha256", "new_folder", "sync_folder", "write_atomically"]
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content`: temporary file beside it, fsync, rename, fsync of the folder.
 
-    Raises RunError, naming the file, where the disk does not take it; the old file is then untouched.
+    Raises RunError, naming the file, where the disk does not take it, and FileError for text that is not UTF-8, such as
+    a file name of other bytes; the old file is then untouched.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = _encode(content, path) if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -30,6 +31,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise RunError(f"cannot write {str(path)!r}: {error.strerror}; free space or choose another --out") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _encode(text: str, path: Path) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        line = text[: error.end].splitlines()[-1] + text[error.end :].partition("\n")[0]
+        raise FileError(f"{line!r} is not UTF-8, as {path.name} must be; rename the file or folder") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,12 +56,14 @@ def sync_folder(folder: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` by one rename, or vanishes if the block fails.
 
-    An existing empty folder is replaced. Raises FileError if `path` exists and is not empty, or cannot be made.
+    An existing empty folder is replaced. Raises FileError if `path` exists and is not empty, or cannot be made or filled.
     """
     if path.is_dir() and any(path.iterdir()):
         raise FileError(f"the output folder {str(path)!r} exists and is not empty; choose another --out")
     if path.exists() and not path.is_dir():
         raise FileError(f"the output {str(path)!r} exists and is a file; choose another --out")
+    missing = [parent for parent in path.parents if not parent.exists()]
+    folder = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as temporary:
@@ -64,6 +75,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
     except OSError as error:
         raise FileError(f"cannot make the output folder {str(path)!r}: {error.strerror}; choose another --out") from error
+    except RunError as error:  # a file in it could not be written, and nothing has been started
+        raise FileError(str(error).replace(str(folder), str(path))) from error
+    finally:
+        for parent in missing:  # what a failure leaves empty
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def file_sha256(path: Path) -> str:

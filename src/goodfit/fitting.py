@@ -72,11 +72,7 @@ class Fitting:
         """Read the loss of the steps since the last time, and refuse to go on with one that is not finite."""
         step, now = self.state.step, time.perf_counter()
         loss = self.session.trainer.take_loss()
-        if not isfinite(loss):
-            raise DivergedError(
-                f"the training loss became {loss} by step {step}; try a lower learning rate (--lr), "
-                "--set train.clip=1, or --set train.precision=fp32"
-            )
+        _check_finite("training", loss, step)
         examples = (step - self.last_log[0]) * self.session.plan.batch_size
         speed = examples / max(1e-9, now - self.last_log[1])
         self.last_log = (step, now)
@@ -88,6 +84,7 @@ class Fitting:
         evaluation = evaluate(
             self.session.trained_model(), plan.dataset.splits[self.curve_split], self.curve_split, self.session.ranks
         )
+        _check_finite("validation" if self.curve_split == "val" else "test", evaluation.loss, state.step)
         validates = self.curve_split == "val"
         better = validates and (state.best is None or evaluation.loss < state.best.loss)
         state.epochs_since_best = 0 if better or not validates else state.epochs_since_best + 1
@@ -126,12 +123,13 @@ class Fitting:
         settings, waited = self.config.checkpoint, time.perf_counter() - self.last_save
         by_steps = settings.every_steps > 0 and self.state.step % settings.every_steps == 0
         by_clock = settings.every_seconds > 0 and waited >= settings.every_seconds
-        by_epoch = epoch_ends and (waited >= MIN_SECONDS_BETWEEN_SAVES or settings.keep == "all")
+        by_epoch = epoch_ends and (waited >= MIN_SECONDS_BETWEEN_SAVES or settings.keep in ("best", "all"))
         return by_steps or by_clock or by_epoch
 
     def _save(self) -> None:
         """Write the model files and then a checkpoint, and remove those that are not to be kept."""
         if self.log:
+            _check_finite("training", float(self.state.loss_sum), self.state.step)  # before a good checkpoint makes way
             for path, file in self.unsaved.items():
                 file.save(path)
             self.unsaved.clear()
@@ -148,3 +146,11 @@ class Fitting:
             self.log.observe(record)
         for observer in self.observers:
             observer.observe(record)
+
+
+def _check_finite(name: str, loss: float, step: int) -> None:
+    if not isfinite(loss):
+        raise DivergedError(
+            f"the {name} loss became {loss} by step {step}; try a lower learning rate (--lr), "
+            "--set train.clip=1, or --set train.precision=fp32"
+        )

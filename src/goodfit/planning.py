@@ -51,6 +51,11 @@ class Plan:
         """Updates of the whole run."""
         return self.config.train.epochs * self.steps_per_epoch
 
+    @property
+    def logs_as_asked(self) -> bool:
+        """Whether the loss is logged at steps that somebody chose, who then wants to see it."""
+        return self.config.log.every_steps != _usual_log_steps(self.steps_per_epoch)
+
 
 def make_plan(
     data: Any,
@@ -76,6 +81,7 @@ def make_plan(
         recipe = auto_recipe(dataset, chosen)
     config, sources = merge([*_recipe_layer(recipe, layers), *layers])
     config, sources = _resolve(config, sources, dataset)
+    _check_accumulate(config, dataset)
     architecture = _architecture(config, dataset)
     if start:
         start.check_start(architecture)
@@ -124,7 +130,7 @@ def _resolve(config: Config, sources: dict[str, str], dataset: Dataset) -> tuple
         "train.precision": choose_precision(config.train.precision, device),
         "train.threads": choose_threads(config.train.threads),
         "optim.lr": config.optim.lr or default_learning_rate(config.optim.name),
-        "log.every_steps": config.log.every_steps or max(1, per_epoch // LOGS_PER_EPOCH),
+        "log.every_steps": config.log.every_steps or _usual_log_steps(per_epoch),
     }
     values |= {f"model.{key}": value for key, value in (model_defaults | config.model.arguments).items()}
     values |= {f"schedule.{key}": value for key, value in (schedule_defaults | config.schedule.arguments).items()}
@@ -132,6 +138,19 @@ def _resolve(config: Config, sources: dict[str, str], dataset: Dataset) -> tuple
     merged, _ = merge([Layer("config", before), Layer("auto", values)])
     changed = {key: "auto" for key, value in values.items() if before.get(key) != value}
     return merged, sources | changed
+
+
+def _check_accumulate(config: Config, dataset: Dataset) -> None:
+    size = len(dataset.train) if config.train.batch_size == "full" else int(config.train.batch_size)
+    if config.train.accumulate > size:
+        raise ConfigError(
+            f"train.accumulate = {config.train.accumulate} cuts a batch of {size} into more parts than it has examples; "
+            f"use at most {size}"
+        )
+
+
+def _usual_log_steps(steps_per_epoch: int) -> int:
+    return max(1, steps_per_epoch // LOGS_PER_EPOCH)
 
 
 def _architecture(config: Config, dataset: Dataset) -> Architecture:

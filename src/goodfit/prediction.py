@@ -1,13 +1,15 @@
 """Predicting what a command line names: files, folders, globs, rows of tables, or standard input."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import Any
 
 from goodfit.artefacts.predictor import Estimate, Prediction, Predictor
+from goodfit.data.folder import find_pictures
+from goodfit.data.table import TABLE_SUFFIXES, read_rows
 from goodfit.errors import DataError
 
 __all__ = ["PredictionResult", "predict_inputs"]
@@ -28,63 +30,79 @@ class PredictionResult:
         return {"input": self.input} | (self.prediction.to_json() if self.prediction else {"error": self.error})
 
 
-def predict_inputs(predictor: Predictor, inputs: Sequence[str], *, top: int = 5) -> Iterator[PredictionResult]:
+def predict_inputs(predictor: Predictor, inputs: Sequence[str], *, top: int = 3) -> Iterator[PredictionResult]:
     """Predict every input in order, in batches; one among many that cannot be read gives a result with an error.
 
     Raises DataError for the only input, if it cannot be read, and for a folder, pattern or table that holds none.
     """
-    takes_rows = predictor.model.transform.to_json()["kind"] == "table"
+    reads = _row_batches if predictor.model.transform.to_json()["kind"] == "table" else _picture_batches
     for name in inputs:
-        for names, examples in _row_batches(name) if takes_rows else _picture_batches(name):
-            results = list(_predict(predictor, names, examples, top))
-            if list(names) == [name] == list(inputs) and results[0].error:
-                raise DataError(results[0].error)
-            yield from results
+        try:
+            for names, examples in reads(predictor, name):
+                alone = list(names) == [name] == list(inputs)
+                yield from _predict(predictor, names, examples, top, alone=alone)
+        except DataError as error:
+            if len(inputs) == 1:
+                raise
+            yield PredictionResult(name, error=str(error))
 
 
-def _picture_batches(name: str) -> Iterator[tuple[Sequence[str], Any]]:
+def _picture_batches(_: Predictor, name: str) -> Iterator[tuple[Sequence[str], Any]]:
     """Yield the pictures that `name` stands for: itself, those of a folder or pattern, or standard input's bytes."""
     if name == "-":
-        yield ["-"], [sys.stdin.buffer.read()]
+        picture = sys.stdin.buffer.read()
+        if not picture:
+            raise DataError("standard input is empty; send a picture to it, such as: goodfit predict MODEL - < picture.png")
+        yield ["-"], [picture]
         return
-    paths = _picture_paths(name)
+    paths = _paths(name, "pictures", find_pictures)
     for start in range(0, len(paths), BATCH_SIZE):
         some = paths[start : start + BATCH_SIZE]
         yield [str(path) for path in some], some
 
 
-def _picture_paths(name: str) -> list[Path]:
-    from goodfit.data.folder import find_pictures
-
+def _paths(name: str, what: str, find: Callable[[Path], list[Path]]) -> list[Path]:
+    """Return the files that `name` stands for: itself, what is found in a folder, or what a pattern matches."""
     path = Path(name)
     if path.is_dir():
-        found = find_pictures(path)
+        found = find(path)
         if not found:
-            raise DataError(f"the folder {name!r} holds no pictures; name another, or the pictures themselves")
+            raise DataError(f"the folder {name!r} holds no {what}; name another, or the {what} themselves")
         return found
     if not path.exists() and any(letter in name for letter in "*?["):
         matches = sorted(glob(name, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
-        if not matches:
+        found = [Path(match) for match in matches if Path(match).is_file()]
+        if not found:
             raise DataError(f"no file matches {name!r}; check the pattern")
-        return [Path(match) for match in matches if Path(match).is_file()]
+        return found
+    if not path.exists():
+        raise DataError(f"{name!r} does not exist; check the path")
     return [path]
 
 
-def _row_batches(name: str) -> Iterator[tuple[Sequence[str], Any]]:
-    """Yield the rows of a table file, or of CSV on standard input, each named by its line."""
-    from goodfit.data.table import read_rows
-
-    frame, names = read_rows(sys.stdin.buffer if name == "-" else Path(name))
-    for start in range(0, len(frame), BATCH_SIZE):
-        yield names[start : start + BATCH_SIZE], frame[start : start + BATCH_SIZE]
+def _find_tables(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
 
 
-def _predict(predictor: Predictor, names: Sequence[str], examples: Any, top: int) -> Iterator[PredictionResult]:
-    """Predict a batch at once, or one at a time where one of them is bad."""
+def _row_batches(predictor: Predictor, name: str) -> Iterator[tuple[Sequence[str], Any]]:
+    """Yield the rows of table files, or of CSV on standard input, each named by its file and line."""
+    for source in [sys.stdin.buffer] if name == "-" else _paths(name, "tables", _find_tables):
+        frame, names = read_rows(source)
+        predictor.model.transform.encode(frame[:0])  # a column that is missing is missing from every row: said once
+        for start in range(0, len(frame), BATCH_SIZE):
+            yield names[start : start + BATCH_SIZE], frame[start : start + BATCH_SIZE]
+
+
+def _predict(
+    predictor: Predictor, names: Sequence[str], examples: Any, top: int, *, alone: bool = False
+) -> Iterator[PredictionResult]:
+    """Predict a batch at once, or one at a time where one of them is bad; an error of the only input is raised."""
     try:
         predictions = predictor.predict_stored(predictor.model.transform.encode(examples), top=top)
         yield from (PredictionResult(name, prediction) for name, prediction in zip(names, predictions, strict=True))
     except DataError as error:
+        if alone:
+            raise
         if len(names) == 1:
             yield PredictionResult(names[0], error=str(error))
             return

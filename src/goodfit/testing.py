@@ -64,6 +64,9 @@ def evaluate_model(
 
 def _configuration(file: ModelFile, run: Run | None, layers: Sequence[Layer]) -> Config:
     """Return how the data were read and split for training, with what the flags say on top."""
+    for key in (key for layer in layers for key in layer.values):
+        if not key.startswith("data."):
+            raise ConfigError(f"{key} has no effect on an evaluation; leave it out")
     recorded = {key: value for key, value in file.training["configuration"].items() if key in DATA_KEYS}
     own = [Layer("config.toml", run.config.flat())] if run else []
     return merge([Layer("the model file", recorded), *own, *layers, Layer("evaluate", {"train.device": "auto"})])[0]

@@ -2,13 +2,13 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from goodfit.artefacts.checkpoint import newest_checkpoint
+from goodfit.artefacts.checkpoint import Checkpoint, newest_checkpoint
 from goodfit.artefacts.environment import describe_environment, differences
 from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.records import Observer
@@ -17,7 +17,7 @@ from goodfit.artefacts.tensorboard import TensorBoard
 from goodfit.config import Layer, dump_toml, merge, read_toml
 from goodfit.devices import choose_device, computing
 from goodfit.distributed import Ranks, ranks
-from goodfit.errors import ConfigError, Interrupted
+from goodfit.errors import ConfigError, GoodfitError, Interrupted
 from goodfit.files import write_atomically
 from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
@@ -25,6 +25,8 @@ from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
 
 __all__ = ["Request", "Screen", "plan", "resume", "train"]
+
+T = TypeVar("T")
 
 
 class Screen(Observer, Protocol):
@@ -72,14 +74,19 @@ def train(request: Request, screen: Screen, signals: StopSignals) -> Run:
     with _ranks(request) as place:
         made = _in_turn(place, lambda: plan(request, screen))
         session = make_session(made, place, signals.asked)
-        environment = describe_environment(session.device, made.config.train.threads, place.world)
-        path = Path(place.share_text(str(request.out or _default_out(made))))
-        if place.is_first:
-            heading = f"A run of goodfit; train again with: goodfit train --config {path / 'config.toml'}"
-            with create_run(path, made.config, environment, heading):
-                pass
-        place.wait()
-        return _fit(session, Run(path), screen, signals, seconds=0.0, is_resumed=False)
+        with signals.deferred():  # from the moment that there is a run folder a signal leaves a checkpoint in it
+            run = Run(_on_first(place, lambda: _create(session, request.out or _default_out(made))))
+            return _fit(session, run, screen, signals, seconds=0.0, is_resumed=False)
+
+
+def _create(session: Session, path: Path) -> Path:
+    """Make the run folder and return its path."""
+    config = session.plan.config
+    environment = describe_environment(session.device, config.train.threads, session.ranks.world)
+    again = shlex.join(["goodfit", "train", "--config", str(path / "config.toml")])
+    with create_run(path, config, environment, f"A run of goodfit; train again with: {again}"):
+        pass
+    return path
 
 
 def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | None = None, data: Any = None) -> Run:
@@ -98,33 +105,37 @@ def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | No
     with ranks(choose_device(config.train.device)) as place:
         made = _in_turn(place, lambda: make_plan(data, layers, None, screen.progress, is_complete=True))
         session = make_session(made, place, signals.asked)
-        seconds = _restore(session, run, screen)
-        if session.state.step > made.total_steps or (run.end and session.state.step == made.total_steps):
-            done = session.state.step // made.steps_per_epoch
-            raise ConfigError(f"{str(path)!r} has already trained {done} epochs; ask for more than that with --epochs")
+        checkpoint = _restore(session, run, screen)
         if epochs is not None:
             session.state.epochs_since_best = 0
             if place.is_first:
                 write_atomically(path / "config.toml", dump_toml(made.config))
-        _say_differences(session, run, screen)
+        _say_start(session, run, checkpoint, screen)
         place.wait()
-        return _fit(session, Run(path), screen, signals, seconds=seconds, is_resumed=True)
+        seconds = checkpoint.seconds if checkpoint else 0.0
+        with signals.deferred():
+            return _fit(session, Run(path), screen, signals, seconds=seconds, is_resumed=True)
 
 
-def _restore(session: Session, run: Run, screen: Screen) -> float:
-    """Load the newest complete checkpoint into the session; return how long the run had trained by then."""
+def _restore(session: Session, run: Run, screen: Screen) -> Checkpoint | None:
+    """Load the newest complete checkpoint, if there is one, into the session; raise ConfigError if no step is left to do."""
     checkpoint, damage = newest_checkpoint(run.checkpoints)
     for line in damage:
         screen.say(f"{line}; going back to the one before")
-    if checkpoint is None:
+    if checkpoint:
+        checkpoint.restore(session.state)
+    step, total = session.state.step, session.plan.total_steps
+    if step > total or (run.end and step == total):
+        done = step // session.plan.steps_per_epoch
+        raise ConfigError(f"{str(run.path)!r} has already trained {done} epochs; ask for more than that with --epochs")
+    return checkpoint
+
+
+def _say_start(session: Session, run: Run, checkpoint: Checkpoint | None, screen: Screen) -> None:
+    if checkpoint:
+        screen.say(f"resuming from step {checkpoint.step}")
+    else:
         screen.say("no checkpoint was written yet: starting from step 0")
-        return 0.0
-    checkpoint.restore(session.state)
-    screen.say(f"resuming from step {checkpoint.step}")
-    return checkpoint.seconds
-
-
-def _say_differences(session: Session, run: Run, screen: Screen) -> None:
     now = describe_environment(session.device, session.plan.config.train.threads, session.ranks.world)
     changed = differences(run.environment, now)
     if changed:
@@ -132,14 +143,14 @@ def _say_differences(session: Session, run: Run, screen: Screen) -> None:
 
 
 def _fit(session: Session, run: Run, screen: Screen, signals: StopSignals, *, seconds: float, is_resumed: bool) -> Run:
-    """Train into the run folder, with signals deferred to the end of a step."""
+    """Train into the run folder; signals are deferred to the end of a step."""
     first = session.ranks.is_first
     log = MetricsLog(run.path / "metrics.jsonl", session.state.log_length) if first else None
     board = [TensorBoard(run.path, session.state.step if is_resumed else None)] if first else []
     observers: list[Observer] = [*board, screen]
     try:
         settings = session.plan.config.train
-        with signals.deferred(), computing(session.device, settings.threads, settings.deterministic):
+        with computing(session.device, settings.threads, settings.deterministic):
             screen.begin(session, run.path)
             ended = Fitting(session, run, log, observers, seconds_before=seconds).fit()
     finally:
@@ -158,11 +169,28 @@ def _ranks(request: Request) -> Iterator[Ranks]:
         yield place
 
 
-def _in_turn(place: Ranks, work: Any) -> Any:
+def _in_turn(place: Ranks, work: Callable[[], T]) -> T:
     """Do `work` on the first rank, then on the others, which find in the cache what it decoded."""
-    result = work() if place.is_first else None
-    place.wait()
-    return result if place.is_first else work()
+    mine: list[T] = []
+    _on_first(place, lambda: mine.append(work()))
+    return mine[0] if mine else work()
+
+
+def _on_first(place: Ranks, work: Callable[[], T]) -> T:
+    """Do `work` on the first rank and give every rank its result, or its error."""
+    outcome: Any = None
+    if place.is_first:
+        try:
+            outcome = work()
+        except GoodfitError as error:
+            if place.world == 1:
+                raise
+            outcome = error
+    outcome = place.share_object(outcome)
+    if isinstance(outcome, GoodfitError):
+        raise outcome
+    result: T = outcome
+    return result
 
 
 def _default_out(made: Plan) -> Path:

@@ -26,6 +26,10 @@ FORMAT = 1
 FILES = ("state.safetensors", "state.json")
 
 
+class _DamagedError(FileError):
+    """A checkpoint that is not whole; the one before may be."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint on disk; `seconds` is how long the run had been training."""
@@ -55,6 +59,8 @@ def save_checkpoint(folder: Path, state: RunState, seconds: float) -> Checkpoint
         "state.json": json.dumps(state.values(), indent=1, allow_nan=False).encode(),
     }
     try:
+        if path.is_symlink():
+            path.unlink()  # else the files would be written wherever it leads
         path.mkdir(parents=True, exist_ok=True)
         (path / "manifest.json").unlink(missing_ok=True)
     except OSError as error:
@@ -66,38 +72,56 @@ def save_checkpoint(folder: Path, state: RunState, seconds: float) -> Checkpoint
     manifest["sha256"] = _manifest_sha256(manifest)
     write_atomically(path / "manifest.json", json.dumps(manifest, indent=1))
     sync_folder(folder)
+    for later in find_checkpoints(folder):
+        if _step(later) > state.step:
+            _remove(later)  # the run went back behind it because it was damaged
     return Checkpoint(path, state.step, seconds)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the folders that claim to be checkpoints, oldest first."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    """Return the folders that claim to be checkpoints, oldest first; a link to a folder elsewhere is none."""
+    found = [path for path in folder.glob("step-*") if path.is_dir() and not path.is_symlink()]
+    return sorted((path for path in found if _step(path) >= 0), key=_step)
+
+
+def _step(path: Path) -> int:
+    """Return the step that a folder is named for, -1 if it is named for none."""
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest complete checkpoint in `folder`, and what is wrong with those that are newer."""
+    """Return the newest complete checkpoint in `folder`, and what is wrong with those that are newer.
+
+    Raises FileError for one that is whole and in the format of a newer goodfit: going back would undo its work.
+    """
     damage: list[str] = []
     for path in reversed(find_checkpoints(folder)):
         try:
             return _verify(path), damage
-        except FileError as error:
+        except _DamagedError as error:
             damage.append(str(error))
     return None, damage
 
 
 def _verify(path: Path) -> Checkpoint:
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["sha256"] != _manifest_sha256(manifest):
-            raise FileError(f"the checkpoint {str(path)!r} is damaged: manifest.json does not match its own SHA-256")
+        text = (path / "manifest.json").read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        # Compared as text too, so that a byte that JSON does not care about is noticed like any other.
+        if manifest["sha256"] != _manifest_sha256(manifest) or text != json.dumps(manifest, indent=1):
+            raise _DamagedError(f"the checkpoint {str(path)!r} is damaged: manifest.json does not match its own SHA-256")
+        if manifest["format"] != FORMAT:
+            raise FileError(f"the checkpoint {str(path)!r} has format {manifest['format']!r}, not {FORMAT}; update goodfit")
         for name in FILES:
             file, listed = path / name, manifest["files"][name]
             if file.stat().st_size != listed["bytes"] or file_sha256(file) != listed["sha256"]:
-                raise FileError(f"the checkpoint {str(path)!r} is damaged: {name} does not match its SHA-256")
-        return Checkpoint(path, int(manifest["step"]), float(manifest["clock"]["seconds"]))
+                raise _DamagedError(f"the checkpoint {str(path)!r} is damaged: {name} does not match its SHA-256")
+        if manifest["step"] != _step(path):
+            raise _DamagedError(f"the checkpoint {str(path)!r} holds step {manifest['step']!r}, not that of its name")
+        return Checkpoint(path, manifest["step"], float(manifest["clock"]["seconds"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FileError(f"the checkpoint {str(path)!r} is not complete: {error}") from error
+        raise _DamagedError(f"the checkpoint {str(path)!r} is not complete: {error}") from error
 
 
 def _manifest_sha256(manifest: dict[str, Any]) -> str:
@@ -109,9 +133,14 @@ def remove_old(folder: Path, keep: int | Literal["best", "all"], best_step: int 
     """Remove checkpoints beyond the newest `keep`; "best" keeps the newest and the one with the best validation loss."""
     if keep == "all":
         return
-    paths = find_checkpoints(folder)
+    found = find_checkpoints(folder)
+    paths = [path for path in found if (path / "manifest.json").is_file()]  # half a checkpoint takes no place of a whole one
     kept = paths[-keep:] if isinstance(keep, int) else [path for path in paths if path.name == f"step-{best_step}"] + paths[-1:]
-    for path in paths:
+    for path in found:
         if path not in kept:
-            (path / "manifest.json").unlink(missing_ok=True)  # first, so that half a removal leaves no checkpoint
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    (path / "manifest.json").unlink(missing_ok=True)  # first, so that half a removal leaves no checkpoint
+    shutil.rmtree(path, ignore_errors=True)

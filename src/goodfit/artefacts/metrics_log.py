@@ -13,12 +13,13 @@ __all__ = ["MetricsLog", "read_metrics"]
 
 
 class MetricsLog:
-    """Appends records to `path`, which is first cut back to `length` bytes."""
+    """Appends records to `path`, which is first cut back to `length` bytes; a shorter file stays as it is."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
         self.path = path
         self._file = path.open("ab")
-        self._file.truncate(length)
+        self._file.truncate(min(length, path.stat().st_size))
+        self._file.seek(0, os.SEEK_END)  # where it was before the cut, `length` would speak of bytes that are gone
 
     def observe(self, record: Record) -> None:
         """Append one line; raise RunError where the disk does not take it."""
@@ -48,8 +49,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a metrics.jsonl; a last line that is not whole is left out, any other is a FileError."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1]]
-    except ValueError as error:
-        raise FileError(f"{str(path)!r} holds a line that is not JSON: {error}") from error
+        lines = path.read_text(encoding="utf-8").split("\n")
+        records = [json.loads(line) for line in lines[:-1]]
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{str(path)!r} holds a line that is not JSON: {error}; remove it") from error
+    for number, record in enumerate(records, start=1):
+        if not (isinstance(record, dict) and "event" in record):
+            raise FileError(f"{str(path)!r} holds a line that is no record, line {number}; remove it")
+    return records

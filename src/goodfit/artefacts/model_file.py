@@ -6,10 +6,13 @@ clock, host or path, so equal runs give equal files; nothing in it can run code.
 """
 
 import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -65,6 +68,27 @@ class ModelFile:
     val: dict[str, Any] | None = field(default=None, repr=False)
     test: dict[str, Any] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where the parts do not belong together, so that no file can ask for what is not there."""
+        wanted = len(self.classes) if self.task == "classification" and self.outputs != "one-logit" else 1
+        fits = {
+            "task": self.task in get_args(Task),
+            "outputs": self.outputs in get_args(OutputMeaning) and (self.outputs == "value") == (self.task == "regression"),
+            "precision": self.precision in get_args(Precision),
+            "classes": all(isinstance(name, str) for name in self.classes) and len(set(self.classes)) == len(self.classes),
+            "architecture": isinstance(self.architecture.name, str) and isinstance(self.architecture.arguments, dict),
+            "input_shape": self.architecture.input_shape == self.transform.input_shape,
+            "num_outputs": self.architecture.num_outputs == wanted,
+            "target_scale": isfinite(self.target_scale.mean) and isfinite(self.target_scale.std) and self.target_scale.std > 0,
+            "training": _is_record(self.training),
+            "val, test": all(result is None or isinstance(result, dict) for result in (self.val, self.test)),
+        }
+        for name, fit in fits.items():
+            if not fit:
+                raise ValueError(f"its {name} cannot be so")
+        if "pretrained" in self.architecture.arguments:
+            raise ValueError("it asks for other weights than its own")
+
     def save(self, path: Path) -> None:
         """Write the file atomically; raise RunError where the disk does not take it."""
         document = {
@@ -112,7 +136,9 @@ class ModelFile:
                 val=document["val"],
                 test=document["test"],
             )
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except FileError as error:
+            raise FileError(f"{str(path)!r}: {error}") from error
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError, SafetensorError) as error:
             raise FileError(f"{str(path)!r} is not a whole goodfit model file: {error!r}; get a fresh copy") from error
 
     def module(self) -> nn.Module:
@@ -120,15 +146,17 @@ class ModelFile:
 
         It is built without memory first, so a file that asks for a huge model is refused before anything is allocated.
         """
-        with torch.device("meta"):
-            empty = self.architecture.build()
-        expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        try:
+            with torch.device("meta"):
+                empty = self.architecture.build()
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            raise FileError(f"the model file's {self.architecture.name} cannot be built: {error!r:.200}") from error
+        expected, found = _forms(empty.state_dict()), _forms(self.tensors)
         if expected != found:
             name = min(name for name in expected | found if expected.get(name) != found.get(name))
             raise FileError(
                 f"the weights do not fit the architecture {self.architecture.name}: "
-                f"{name!r} has shape {found.get(name)}, and {expected.get(name)} is needed"
+                f"{name!r} is {found.get(name, 'missing')}, and should be {expected.get(name, 'left out')}; get a fresh copy"
             )
         if any(buffer.is_meta for name, buffer in empty.named_buffers() if name not in expected):
             empty = self.architecture.build()  # it has buffers that no file holds, so they must be computed
@@ -155,6 +183,11 @@ class ModelFile:
 
     def check_start(self, architecture: Architecture) -> None:
         """Raise ModelError if training of `architecture` cannot go on from these weights."""
+        if (self.architecture.name, self.architecture.arguments) != (architecture.name, architecture.arguments):
+            raise ModelError(
+                f"the model file holds {self.architecture.name} with {self.architecture.arguments}, and the run asks for "
+                f"{architecture.name} with {architecture.arguments}; leave the model's own arguments out"
+            )
         if self.architecture != architecture:
             raise ModelError(
                 f"the model file holds {self.architecture.name} for inputs {self.architecture.input_shape} and "
@@ -175,17 +208,42 @@ def _read_document(path: Path) -> dict[str, Any]:
             digest = sha256(size.to_bytes(8, "little") + _blanked(header, document, path))
             while block := file.read(1 << 20):
                 digest.update(block)
+    except FileNotFoundError:
+        raise FileError(_missing(path)) from None
     except OSError as error:
-        raise FileError(f"cannot read the model file {str(path)!r}: {error.strerror}") from error
+        raise FileError(f"cannot read the model file {str(path)!r}: {error.strerror}; name another, or a run folder") from error
     if digest.hexdigest() != document["sha256"]:
         raise FileError(f"{str(path)!r} is damaged: its SHA-256 does not match its content; get a fresh copy")
     return document
 
 
+def _missing(path: Path) -> str:
+    if (path.parent / "config.toml").is_file():
+        return f"the run {str(path.parent)!r} has no {path.name} yet; go on with it: goodfit resume {shlex.quote(str(path.parent))}"
+    return f"there is no model file {str(path)!r}; `goodfit runs` lists the runs that have one"
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}" for name, tensor in tensors.items()}
+
+
+def _is_record(training: Any) -> bool:
+    """Whether a training record says what evaluation asks it for."""
+    target = training["configuration"]["data.target"]
+    return isinstance(target, str) and isinstance(training["fingerprint"], str) and type(training["steps"]) is int
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON, in which a name said twice could mean one thing here and another elsewhere."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return dict(pairs)
+
+
 def _parse_header(header: bytes, path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads(header).get("__metadata__", {})
-        document = json.loads(metadata[KEY])
+        metadata = json.loads(header, object_pairs_hook=_unique).get("__metadata__", {})
+        document = json.loads(metadata[KEY], object_pairs_hook=_unique)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(f"{str(path)!r} was not made by goodfit; convert it, or name another file") from error
     if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):
@@ -195,7 +253,7 @@ def _parse_header(header: bytes, path: Path) -> dict[str, Any]:
 
 def _blanked(header: bytes, document: dict[str, Any], path: Path) -> bytes:
     """Return the header as it was when the SHA-256 was computed."""
-    written = document["sha256"].encode()
+    written = document["sha256"].encode(errors="replace")
     if len(written) != len(BLANK) or header.count(written) != 1:
         raise FileError(f"{str(path)!r} is damaged: its SHA-256 is not where it belongs; get a fresh copy")
     return header.replace(written, BLANK.encode())

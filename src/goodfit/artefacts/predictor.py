@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from goodfit.artefacts.model_file import ModelFile
-from goodfit.data.table import read_rows
+from goodfit.data.table import TABLE_SUFFIXES, read_rows
+from goodfit.data.table_transform import TableTransform
+from goodfit.data.tensor_transform import TensorTransform, as_array
 from goodfit.devices import choose_device
+from goodfit.errors import ConfigError
 from goodfit.evaluation.evaluate import TrainedModel
 
 __all__ = ["ClassProbability", "Estimate", "Prediction", "Predictor"]
 
 BATCH_SIZE = 256
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,19 @@ class Predictor:
         """The classes in the order of the model's outputs; empty for a regression."""
         return self.model.classes
 
-    def __call__(self, examples: Any, *, top: int = 5) -> Any:
+    def __call__(self, examples: Any, *, top: int = 3) -> Any:
         """Predict one example, giving a Prediction (or Estimate), or many, giving a list of them.
 
         Takes a path, a PIL image, an array or tensor of one example or a batch of them, a table's row as a dict, a table
-        file or data frame, and lists of these. Raises DataError naming what does not fit.
+        file or data frame, and lists of these. Raises DataError naming what does not fit, ConfigError for a `top` below 1.
         """
+        if top < 1:
+            raise ConfigError(f"top = {top!r} is no number of classes; ask for at least 1")
         many, raw = self._as_many(examples)
         predictions = self.predict_stored(self.model.transform.encode(raw), top=top)
         return predictions if many else predictions[0]
 
-    def predict_stored(self, stored: Tensor, *, top: int = 5) -> list[Prediction | Estimate]:
+    def predict_stored(self, stored: Tensor, *, top: int = 3) -> list[Prediction | Estimate]:
         """Predict examples (N, ...) that the transform has encoded."""
         return [item for batch in stored.split(BATCH_SIZE) for item in self._predict_batch(batch, top)]
 
@@ -99,16 +103,18 @@ class Predictor:
     def _as_many(self, examples: Any) -> tuple[bool, Any]:
         """Say whether `examples` are many, and return them in the form that the transform encodes."""
         shape = self.model.transform.input_shape
+        if isinstance(self.model.transform, TensorTransform):
+            array = as_array(examples, "the input")
+            return array.ndim > len(shape), array
         if isinstance(examples, str | Path):
-            if Path(examples).suffix.lower() in TABLES:
+            if isinstance(self.model.transform, TableTransform) and Path(examples).suffix.lower() in TABLE_SUFFIXES:
                 return True, read_rows(Path(examples))[0]
             return False, [examples]
-        if isinstance(examples, Mapping):
+        if isinstance(examples, bytes | Mapping):
             return False, [examples]
         if hasattr(examples, "shape") and hasattr(examples, "ndim"):
             many = examples.ndim > len(shape)
             return many, examples if many else [examples]
         if isinstance(examples, Sequence):
-            many = not (examples and isinstance(examples[0], int | float))
-            return many, list(examples) if many else [examples]
+            return True, list(examples)
         return hasattr(examples, "columns"), examples if hasattr(examples, "columns") else [examples]

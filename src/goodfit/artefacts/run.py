@@ -107,7 +107,7 @@ class Run:
             "run": str(self.path),
             "model": str(self.model),
             "steps": end["step"],
-            "epochs": end["epoch"],
+            "epochs": int(end["epoch"]) if end["epoch"] == int(end["epoch"]) else end["epoch"],
             "seconds": end["clock"]["seconds"],
             "test": self.test.to_json() if self.test else None,
             "val": self.val.to_json() if self.val else None,

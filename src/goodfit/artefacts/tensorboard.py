@@ -8,17 +8,17 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard:
-    """Writes records as scalars into `folder`; `purge_step` hides what an earlier, stopped process wrote from there on."""
+    """Writes records as scalars into `folder`; those that an earlier process wrote after step `resumed_at` are hidden."""
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event = Event
         self._writer = EventFileWriter(str(folder))
-        if purge_step is not None:
+        if resumed_at is not None:
             start = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(step=purge_step, session_log=start))
+            self._writer.add_event(Event(step=resumed_at + 1, session_log=start))  # the field's purge_step
 
     def observe(self, record: Record) -> None:
         """Write the record's numbers under train/, val/ or test/."""

@@ -22,10 +22,10 @@ def evaluate(
     from goodfit.cli.output import make_screen, print_json
     from goodfit.testing import evaluate_model
 
-    screen = make_screen(json)
-    flags = {"--data-root": ("data.root", str(data_root.absolute()) if data_root else None)}
-    result = evaluate_model(model, data, split, layers(flags, set_), screen.progress)
-    if json:
-        print_json(result.to_json())
-    else:
-        screen.show_evaluation(result)
+    with make_screen(json) as screen:
+        flags = {"--data-root": ("data.root", str(data_root.absolute()) if data_root else None)}
+        result = evaluate_model(model, data, split, layers(flags, set_), screen.progress)
+        if json:
+            print_json(result.to_json())
+        else:
+            screen.show_evaluation(result)

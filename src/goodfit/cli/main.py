@@ -36,7 +36,7 @@ def run_command(arguments: Sequence[str]) -> int:
             usage = _usage_message(error)
             if usage is None:
                 raise
-            return _fail(usage, 2)
+            return _fail(usage, 2) if usage else 2
     return code if isinstance(code, int) else 0
 
 
@@ -71,13 +71,16 @@ def _options(
 
 
 def _usage_message(error: Exception) -> str | None:
-    """Return what is wrong with the command line, if that is what the parser says with this error."""
+    """Return what is wrong with the command line, if that is what the parser says with this error.
+
+    It is empty where there was no command: the help has been shown.
+    """
     say = getattr(error, "format_message", None)
     if say is None:
         return None
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "goodfit"
-    return f"{say().rstrip('.')}; see {path} --help"
+    return say() and f"{say().rstrip('.')}; see {path} --help"
 
 
 def _fail(message: str, code: int) -> int:

@@ -24,6 +24,9 @@ def make_screen(as_json: bool) -> "Display":
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of standard output; ranks after the first print nothing."""
+    """Print one JSON object on a line of standard output; ranks after the first print nothing.
+
+    It is ASCII, so that any stream takes any class or file name, and a name of bytes that are no text is read back whole.
+    """
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(document, allow_nan=False, ensure_ascii=False), flush=True)  # noqa: T201
+        print(json.dumps(document, allow_nan=False), flush=True)  # noqa: T201

@@ -20,9 +20,9 @@ def resume(
     from goodfit.cli.output import make_screen, print_json
     from goodfit.workflows import resume as resume_run
 
-    screen = make_screen(json)
-    finished = resume_run(run, screen, context.obj, epochs=epochs)
-    if json:
-        print_json(finished.summary())
-    else:
-        screen.show_run(finished)
+    with make_screen(json) as screen:
+        finished = resume_run(run, screen, context.obj, epochs=epochs)
+        if json:
+            print_json(finished.summary())
+        else:
+            screen.show_run(finished)

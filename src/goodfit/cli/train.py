@@ -1,5 +1,6 @@
 """goodfit train"""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,17 +17,15 @@ DataArgument = Annotated[
 TargetOption = Annotated[str | None, typer.Option(metavar="COL", help="The column of a table to be learned.")]
 ModelOption = Annotated[str | None, typer.Option(metavar="M", help="A model's name, or a model file to go on from.")]
 RecipeOption = Annotated[str | None, typer.Option(metavar="R", help="A preset by name.", show_default="auto")]
-EpochsOption = Annotated[int | None, typer.Option(metavar="N", help="Times through the training data.")]
+EpochsOption = Annotated[str | None, typer.Option(metavar="N", help="Times through the training data.")]
 BatchSizeOption = Annotated[str | None, typer.Option(metavar="N|full", help="Examples of one update.")]
 OptimizerOption = Annotated[str | None, typer.Option(metavar="O", help="An optimiser of torch.optim, such as sgd or adamw.")]
-LearningRateOption = Annotated[float | None, typer.Option(metavar="X", help="The learning rate.")]
+LearningRateOption = Annotated[str | None, typer.Option(metavar="X", help="The learning rate.")]
 DeviceOption = Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu.")]
 SeedOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Of everything random: splits, weights, order, augmentation.")
+    str | None, typer.Option(metavar="N", help="Of everything random: splits, weights, order, augmentation.")
 ]
-ValOption = Annotated[
-    float | None, typer.Option(metavar="FRACTION", help="Share of the training data to validate on; 0: none.")
-]
+ValOption = Annotated[str | None, typer.Option(metavar="FRACTION", help="Share of the training data to validate on; 0: none.")]
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run folder.", show_default="runs/<data>-<model>-<time>")
 ]
@@ -63,29 +62,29 @@ def train(
         "DATA": ("data.name", _absolute(data)),
         "--target": ("data.target", target),
         "--model": ("model.name", model),
-        "--epochs": ("train.epochs", epochs),
-        "--batch-size": ("train.batch_size", _whole(batch_size)),
+        "--epochs": ("train.epochs", _number(epochs)),
+        "--batch-size": ("train.batch_size", _number(batch_size)),
         "--optimizer": ("optim.name", optimizer),
-        "--lr": ("optim.lr", lr),
+        "--lr": ("optim.lr", _number(lr)),
         "--device": ("train.device", device),
-        "--seed": ("train.seed", seed),
-        "--val": ("data.val", val),
+        "--seed": ("train.seed", _number(seed)),
+        "--val": ("data.val", _number(val)),
         "--data-root": ("data.root", str(data_root.absolute()) if data_root else None),
     }
     request = Request(layers=layers(flags, set_), recipe=recipe, config_file=config, out=out)
-    screen = make_screen(json)
-    if dry_run:
-        made = plan(request, screen)
+    with make_screen(json) as screen:
+        if dry_run:
+            made = plan(request, screen)
+            if json:
+                print_json({"configuration": made.config.flat(), "sources": made.sources})
+            else:
+                screen.show_plan(made)
+            return
+        run = train_model(request, screen, context.obj)
         if json:
-            print_json({"configuration": made.config.flat(), "sources": made.sources})
+            print_json(run.summary())
         else:
-            screen.show_plan(made)
-        return
-    run = train_model(request, screen, context.obj)
-    if json:
-        print_json(run.summary())
-    else:
-        screen.show_run(run)
+            screen.show_run(run)
 
 
 def _absolute(data: str | None) -> str | None:
@@ -95,5 +94,9 @@ def _absolute(data: str | None) -> str | None:
     return data if data is None or is_name(data) else str(Path(data).absolute()) if Path(data).exists() else data
 
 
-def _whole(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else text
+def _number(text: str | None) -> int | float | str | None:
+    """Return the number that `text` is; other text stays, for the configuration to say what is wrong with it."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return None if text is None else kind(text)
+    return text

@@ -92,7 +92,7 @@ def decode_pictures(
     """Return the pictures `root/name` decoded, at once if that was done before.
 
     The first `num_training` of them choose the geometry (see `choose_geometry`). Without `processes` there is one a core.
-    `budget` limits the bytes that are written; None: a quarter of the free disk. `progress` is told (done, total). Raise
+    `budget` limits the bytes of all caches; None: a quarter of the disk that is free for them. `progress` is told (done, total). Raise
     DataError where the pixels do not fit on the disk or none of the pictures can be read.
     """
     file = cache_directory() / f"{_key(root, names, wanted, num_training)}.pictures"
@@ -103,11 +103,11 @@ def decode_pictures(
     with _new_file(file) as new, _runner(count) as run:
         # Most folders are what a first look says, and then each picture is opened once; of the others some are twice.
         guess = wanted if isinstance(wanted, Geometry) else choose_geometry(_sample(run, root, names[:num_training]), wanted)
-        _check_budget(new, len(names), guess, budget)
+        _make_room(new, len(names), guess, budget)
         headers, unreadable = _decode_all(run, root, names, new, guess, progress)
         geometry = choose_geometry([header for header in headers[:num_training] if header], wanted)
         if geometry != guess:
-            _check_budget(new, len(names), geometry, budget)
+            _make_room(new, len(names), geometry, budget)
             _, unreadable = _decode_all(run, root, names, new, geometry, progress)
         if len(unreadable) == len(names):
             raise DataError(
@@ -144,7 +144,11 @@ def _load(file: Path) -> DecodedPictures | None:
         decoded = DecodedPictures(file, index["count"], Geometry(*index["geometry"]), dict(index["unreadable"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return decoded if size == decoded.count * math.prod(decoded.geometry.shape) else None
+    if size != decoded.count * math.prod(decoded.geometry.shape):
+        return None
+    with suppress(OSError):  # of a cache that is another user's
+        os.utime(file)  # the time of last use
+    return decoded
 
 
 def _finish(new: Path, names: Sequence[str], decoded: DecodedPictures) -> None:
@@ -196,9 +200,15 @@ def _writing(file: Path) -> Iterator[None]:
         raise DataError(f"cannot write decoded pictures in {str(file.parent)!r}: {error.strerror}; {advice}") from error
 
 
-def _check_budget(file: Path, count: int, geometry: Geometry, budget: int | None) -> None:
+def _make_room(file: Path, count: int, geometry: Geometry, budget: int | None) -> None:
+    """Remove the caches that were not used for longest until `count` pictures fit the budget beside the rest.
+
+    What another process has mapped stays readable to it. Raise DataError if the pictures alone take more.
+    """
+    caches = sorted(_sizes(file.parent))
+    used = sum(size for _, size, _ in caches)
     needed = count * math.prod(geometry.shape)
-    allowed = disk_usage(file.parent).free // 4 if budget is None else budget
+    allowed = (disk_usage(file.parent).free + used) // 4 if budget is None else budget
     if needed > allowed:
         _, height, width = geometry.shape
         raise DataError(
@@ -206,6 +216,19 @@ def _check_budget(file: Path, count: int, geometry: Geometry, budget: int | None
             f"allowed; make them smaller with --set data.image_size={max(8, height // 2)}, or allow more with "
             f"--set data.budget={math.ceil(needed / 1e8) / 10:g}"
         )
+    for _, size, path in caches:
+        if used + needed <= allowed:
+            break
+        path.unlink(missing_ok=True)
+        used -= size
+
+
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield the time of last use, the size and the path of each cache."""
+    for path in folder.glob("*.pictures"):
+        with suppress(FileNotFoundError):  # another process makes room too
+            status = path.stat()
+            yield status.st_mtime, status.st_size, path
 
 
 def _sample(run: Runner, root: Path, names: Sequence[str]) -> list[Header]:

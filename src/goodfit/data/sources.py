@@ -9,6 +9,7 @@ import torch
 
 from goodfit.config import DataConfig, TransformConfig
 from goodfit.data.dataset import Part, RawData, Task
+from goodfit.data.table import TABLE_SUFFIXES
 from goodfit.data.transforms import Transform
 from goodfit.errors import ConfigError, DataError
 
@@ -16,7 +17,6 @@ __all__ = ["Like", "Progress", "is_name", "match_classes", "read_data"]
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is, out of how much
 
-TABLES = (".csv", ".tsv", ".parquet")
 GIGABYTE = 10**9
 
 
@@ -42,59 +42,104 @@ def read_data(
 ) -> RawData:
     """Read whatever `data` is; `like` asks for the form and the classes of a trained model.
 
-    Raises DataError for data that do not exist, are of no known kind, or cannot be read.
+    Raises DataError for data that do not exist, are of no known kind, or cannot be read, and ConfigError for settings that
+    such data do not have.
     """
-    if not isinstance(data, str | Path):
-        raw = _read_memory(data, config, like)
-    elif isinstance(data, str) and is_name(data):
-        from goodfit.data.named import read_named
-
-        raw = read_named(data, Path(config.root) if config.root else None, config.download)
-    else:
-        raw = _read_path(data, config, progress, like)
+    kind = _kind(data)
+    if like is None:
+        _check_settings(str(data), kind, config)
+    raw = SOURCES[kind](data, config, progress, like)
     if like:
         return match_classes(raw, like)
     return replace(raw, fit=_with_overrides(raw, transform))
 
 
-def _read_path(data: str | Path, config: DataConfig, progress: Progress | None, like: Like | None) -> RawData:
+def _kind(data: Any) -> str:
+    """Say which of SOURCES `data` is; raise DataError if it is none."""
+    if not isinstance(data, str | Path):
+        return "memory"
+    if isinstance(data, str) and is_name(data):
+        return "name"
     path = Path(data)
-    if not path.exists():
+    if not str(data) or not path.exists():
         raise DataError(_not_found(str(data)))
     if path.is_dir():
-        from goodfit.data.folder import read_folder
-        from goodfit.data.image_transform import ImageTransform
-
-        return read_folder(
-            path,
-            image_size=config.image_size,
-            skip_bad=config.skip_bad,
-            processes=config.processes,
-            budget=round(config.budget * GIGABYTE) or None,
-            progress=(lambda done, total: progress("decoding pictures", done, total)) if progress else None,
-            transform=like.transform if like and isinstance(like.transform, ImageTransform) else None,
-        )
-    task = like.task if like else None if config.task == "auto" else config.task
-    classes = like.classes if like else None
-    if path.suffix.lower() in TABLES:
-        from goodfit.data.table import read_table
-
-        return read_table(path, config.target or (like.target if like else None), task, classes)
+        return "folder"
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return "table"
     if path.suffix.lower() == ".npz":
-        from goodfit.data.arrays import read_npz
-
-        return read_npz(path, task, classes, config.target or None)
+        return "npz"
     raise DataError(
         f"{str(data)!r} is not a kind of data that goodfit reads; give a folder of class folders, a table "
-        f"({' '.join(TABLES)}), an .npz, or a name from `goodfit datasets`"
+        f"({' '.join(TABLE_SUFFIXES)}), an .npz, or a name from `goodfit datasets`"
     )
 
 
-def _read_memory(data: Any, config: DataConfig, like: Like | None) -> RawData:
+def _check_settings(data: str, kind: str, config: DataConfig) -> None:
+    """Raise ConfigError for a setting that would be without effect."""
+    if config.target and kind not in ("table", "npz"):
+        raise ConfigError(f"data.target = {config.target!r} is for tables, and {data!r} is none; leave it out")
+    if config.image_size and kind != "folder":
+        raise ConfigError(f"data.image_size = {config.image_size} is for picture folders, and {data!r} is none; leave it out")
+    if config.task == "regression" and kind in ("name", "folder"):
+        raise ConfigError(f"data.task = 'regression' is for numbers to predict, and {data!r} has classes; leave it out")
+
+
+def _read_name(data: str, config: DataConfig, _progress: Progress | None, _like: Like | None) -> RawData:
+    from goodfit.data.named import read_named
+
+    return read_named(data, Path(config.root) if config.root else None, config.download)
+
+
+def _read_folder(data: str | Path, config: DataConfig, progress: Progress | None, like: Like | None) -> RawData:
+    from goodfit.data.folder import read_folder
+    from goodfit.data.image_transform import ImageTransform
+
+    return read_folder(
+        Path(data),
+        image_size=config.image_size,
+        skip_bad=config.skip_bad,
+        processes=config.processes,
+        budget=round(config.budget * GIGABYTE) or None,
+        progress=(lambda done, total: progress("decoding pictures", done, total)) if progress else None,
+        transform=like.transform if like and isinstance(like.transform, ImageTransform) else None,
+    )
+
+
+def _read_table(data: str | Path, config: DataConfig, _progress: Progress | None, like: Like | None) -> RawData:
+    from goodfit.data.table import read_table
+
+    target = config.target or (like.target if like else None)
+    return read_table(Path(data), target, _task(config, like), like.classes if like else None)
+
+
+def _read_npz(data: str | Path, config: DataConfig, _progress: Progress | None, like: Like | None) -> RawData:
+    from goodfit.data.arrays import read_npz
+
+    return read_npz(Path(data), _task(config, like), like.classes if like else None, config.target or None)
+
+
+def _read_memory(data: Any, config: DataConfig, _progress: Progress | None, like: Like | None) -> RawData:
     from goodfit.data.arrays import read_arrays
 
-    task = like.task if like else None if config.task == "auto" else config.task
-    return read_arrays(data, task, like.classes if like else None)
+    return read_arrays(data, _task(config, like), like.classes if like else None)
+
+
+def _task(config: DataConfig, like: Like | None) -> Task | None:
+    """Return the task that is asked for, None if the target is to say."""
+    if like:
+        return like.task
+    return None if config.task == "auto" else config.task
+
+
+# What a DATA argument can be.
+SOURCES: dict[str, Callable[[Any, DataConfig, Progress | None, Like | None], RawData]] = {
+    "name": _read_name,
+    "folder": _read_folder,
+    "table": _read_table,
+    "npz": _read_npz,
+    "memory": _read_memory,
+}
 
 
 def _not_found(data: str) -> str:

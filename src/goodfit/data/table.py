@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-__all__ = ["RowNames", "infer_types", "read_rows", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "RowNames", "infer_types", "read_rows", "read_table"]
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 MAX_COLUMNS = 10_000
 OTHER_SEPARATORS = (";", "\t")  # of a .csv whose header has no comma
 DECIMAL_COMMA = r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$"
@@ -60,6 +60,8 @@ def read_table(path: Path, target: str | None, task: Task | None, classes: Seque
         raise DataError(f"{names.file} needs --target NAME, the column to be learned; its columns are {_list(frame.columns)}")
     if target not in frame.columns:
         raise DataError(unknown_name("target column", target, frame.columns))
+    if frame.width == 1:
+        raise DataError(f"{names.file} has no column beside the target {target!r}; add columns that tell the rows apart")
     labels, wanted = _read_target(frame[target], names, classes or ())
     notes = [f"{len(frame) - len(labels)} rows have no {target!r} and are left out"] if len(labels) < len(frame) else []
     frame, names = frame.drop(target).filter(wanted), RowNames(names.file, names.numbers[wanted.to_numpy()])
@@ -303,8 +305,8 @@ def _check_text(file: str, data: bytes) -> None:
 
 
 def _read_bytes(path: Path) -> bytes:
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path.name} is no table; give a {', '.join(SUFFIXES)} file")
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(f"{path.name} is no table; give a {', '.join(TABLE_SUFFIXES)} file")
     try:
         return path.read_bytes()
     except OSError as error:

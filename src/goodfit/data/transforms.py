@@ -70,11 +70,11 @@ def transform_from_json(document: dict[str, Any]) -> Transform:
     kinds: dict[str, Any] = {"image": ImageTransform, "table": TableTransform, "tensor": TensorTransform}
     fields = dict(document)
     kind = fields.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise FileError(f"unknown transform kind {kind!r}; this file needs a newer goodfit")
     try:
         transform: Transform = kinds[kind].from_json(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise FileError(
             f"the {kind} transform cannot be read: {error}; the file is damaged or needs a newer goodfit"
         ) from error

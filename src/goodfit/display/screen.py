@@ -31,7 +31,8 @@ __all__ = ["Display"]
 class Display:
     """Shows everything on one stream: with a live bar and colours at a terminal, as plain lines elsewhere, or not at all.
 
-    The environment's TERM and NO_COLOR are respected.
+    The environment's TERM and NO_COLOR are respected. As a context manager it is closed at the end, so that an error
+    is said below the bar and not in it.
     """
 
     def __init__(self, stream: TextIO, is_silent: bool = False) -> None:
@@ -42,6 +43,12 @@ class Display:
         self._work: Work | None = None
         self._training: Training | None = None
         self._predictions = results.PredictionLines()
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _print(self, lines: Iterable[Text]) -> None:
         for line in lines:

@@ -55,8 +55,9 @@ class Training:
         if isinstance(record, TrainRecord):
             self._curve.add(record)
             self._latest = record
-            if not self._is_live and time.perf_counter() - self._last_line > SILENCE:
-                lines = [self._sign_of_life(record)]
+            is_silent = not self._is_live and time.perf_counter() - self._last_line > SILENCE
+            if self._session.plan.logs_as_asked or is_silent:
+                lines = [self._loss_line(record)]
         elif isinstance(record, EvaluationRecord):
             self._evaluated = record.step
             self._pace.pause()
@@ -70,7 +71,7 @@ class Training:
             self._last_line = time.perf_counter()
         return lines
 
-    def _sign_of_life(self, record: "TrainRecord") -> Text:
+    def _loss_line(self, record: "TrainRecord") -> Text:
         left = self._pace.seconds_left(record.step, self._session.plan.total_steps)
         parts = [
             f"step {count(record.step)} of {count(self._session.plan.total_steps)}",

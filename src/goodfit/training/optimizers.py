@@ -10,7 +10,7 @@ from torch import nn
 
 from goodfit.errors import ConfigError, unknown_name
 
-__all__ = ["OPTIMIZERS", "build_optimizer", "default_learning_rate"]
+__all__ = ["OPTIMIZERS", "build_optimizer", "default_learning_rate", "optimizer_arguments"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ OPTIMIZERS = {
     "asgd": _Kind("ASGD", 0.01),
 }
 
-# Set by goodfit itself, or without effect on a run that is trained by first-order steps.
-_RESERVED = {"params", "fused", "foreach", "capturable", "differentiable", "maximize"}
+# Set by goodfit itself, or without effect on a run: ASGD's average of the weights, which begins at t0, is not used.
+_RESERVED = {"params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize", "t0"}
 
 
 def _kind(name: str) -> _Kind:
@@ -73,7 +73,7 @@ def build_optimizer(
         values["momentum"] = momentum
     if weight_decay:
         values["weight_decay"] = weight_decay
-    known = _arguments(optimizer_class)
+    known = optimizer_arguments(name)
     _check(name, values, known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     large, small = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
@@ -88,9 +88,9 @@ def build_optimizer(
         raise ConfigError(f"{name} does not take {said or f'optim.lr = {lr!r}'}: {error}") from error
 
 
-def _arguments(optimizer_class: type) -> dict[str, Any]:
-    """Return what the optimiser takes beside its parameters, with the defaults."""
-    parameters = inspect.signature(optimizer_class).parameters.values()
+def optimizer_arguments(name: str) -> dict[str, Any]:
+    """Return what an optimiser takes beside the learning rate, with the defaults; raise ConfigError for an unknown one."""
+    parameters = inspect.signature(getattr(torch.optim, _kind(name).name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.name not in _RESERVED}
 
 

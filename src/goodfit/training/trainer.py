@@ -1,5 +1,6 @@
 """The step, and the visible loop over it. It knows tensors only: no files, no screen, no names of metrics."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from goodfit.data.augment import Augmentation
-from goodfit.data.loader import Batch, Loader
+from goodfit.data.loader import Batch, Loader, steps_per_epoch
 from goodfit.data.transforms import Transform
 from goodfit.devices import Precision, autocast
 from goodfit.distributed import Ranks
@@ -63,8 +64,9 @@ class Trainer:
 
     def steps(self, until: int) -> Iterator[Step]:
         """Perform one optimiser step per turn, up to step number `until`, and yield each."""
+        set_training(self.state.model, frozen=self.frozen)
         while self.state.step < until:
-            if not self.state.model.training:  # at the start, and after an evaluation
+            if not self.state.model.training:  # after an evaluation
                 set_training(self.state.model, frozen=self.frozen)
             yield self.step()
 
@@ -129,10 +131,19 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         if not len(targets):  # a rank may have none of a small batch; most modules cannot compute with none
             return total
-        for some_inputs, some_targets in zip(inputs.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
+        sizes = self._part_sizes(len(targets))
+        for some_inputs, some_targets in zip(inputs.split(sizes), targets.split(sizes), strict=True):
             with autocast(self.device, self.precision):
                 outputs = self.state.model(some_inputs)
             loss = self.loss.total(outputs.float(), some_targets) / weight
             self.state.scaler.scale(loss).backward()
             total = total + loss.detach()
         return total
+
+    def _part_sizes(self, count: int) -> list[int]:
+        """Cut `count` examples as small as a whole batch's parts are; a last one of a single example joins the one before."""
+        if self.accumulate == 1:
+            return [count]
+        size = math.ceil(self.loader.batch_size / self.ranks.world / self.accumulate)
+        number = steps_per_epoch(count, size)
+        return [size] * (number - 1) + [count - size * (number - 1)]

@@ -33,9 +33,11 @@ class Recipe:
 
 def load_recipe(name: str) -> Recipe:
     """Return a recipe by name; raise ConfigError for an unknown one, with the nearest name."""
+    if name == "auto":
+        raise ConfigError("the recipe 'auto' is chosen from the data; goodfit train DATA --dry-run shows what it becomes")
     if name not in RECIPES:
         raise ConfigError(unknown_name("recipe", name, ["auto", *RECIPES]))
     document = tomllib.loads(files(__package__).joinpath(RECIPES[name]).read_text(encoding="utf-8"))
-    about, evidence, sizing = document.pop("about"), document.pop("evidence"), document.pop("sizing", {})
+    about, evidence, sizing = document.pop("about"), " ".join(document.pop("evidence").split()), document.pop("sizing", {})
     values = {f"{section}.{key}": value for section, items in document.items() for key, value in items.items()}
     return Recipe(name, about, evidence, values, sizing)
