@@ -219,6 +219,7 @@ HOSTILE: dict[str, tuple[list[str], Any]] = {
     "an infinite picture": (["transform", "height"], float("inf")),
     "a scale of nothing": (["target_scale", "std"], 0.0),
     "a scale that is no number": (["target_scale", "mean"], float("nan")),
+    "a scale beyond floats": (["target_scale", "mean"], 10**400),
     "no configuration": (["training"], {}),
     "a test that is no result": (["test"], 0.99),
 }
@@ -236,18 +237,35 @@ def test_a_document_that_cannot_be_so_is_refused(name: str, whole: Path, tmp_pat
     assert_refused(rewritten(whole, tmp_path / "model.safetensors", change), "not a whole goodfit model file|newer goodfit")
 
 
+def test_what_of_a_document_cannot_be_so_is_named(whole: Path, tmp_path: Path) -> None:
+    path = rewritten(whole, tmp_path / "model.safetensors", lambda document: document.update(task="detection"))
+    assert_refused(path, r"is not a whole goodfit model file: .*its task cannot be so.*; get a fresh copy")
+
+
 def test_a_document_of_which_a_part_is_missing_is_refused(whole: Path, tmp_path: Path) -> None:
     for key in document_of(whole).keys() - {"sha256", "format"}:
         path = rewritten(whole, tmp_path / f"{key}.safetensors", lambda document, key=key: document.pop(key) and None)
         assert_refused(path, "is not a whole goodfit model file")
 
 
-@pytest.mark.parametrize("hidden", [[5], [4, 4], [10**12], [10**30], [-1], "wide", [[]], None])
-def test_weights_that_do_not_fit_are_refused_before_anything_is_allocated(whole: Path, tmp_path: Path, hidden: object) -> None:
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        ([5], "do not fit the architecture mlp"),
+        ([4, 4], "do not fit the architecture mlp"),
+        ([10**12], "do not fit the architecture mlp"),  # found out before anything is allocated
+        ([10**30], "the model file's mlp cannot be built"),
+        ([-1], "is not possible for mlp"),
+        ("wide", "is not possible for mlp"),
+        ([[]], "is not possible for mlp"),
+        (None, "is not possible for mlp"),
+    ],
+)
+def test_a_model_that_the_weights_do_not_fit_is_refused(whole: Path, tmp_path: Path, hidden: object, message: str) -> None:
     path = rewritten(
         whole, tmp_path / "m.safetensors", lambda document: document["architecture"]["arguments"].update(hidden=hidden)
     )
-    with pytest.raises(InputError, match=r"do not fit the architecture mlp|cannot be built|is not possible for mlp") as raised:
+    with pytest.raises(InputError, match=message) as raised:
         ModelFile.load(path).module()
     assert "\n" not in str(raised.value)
 

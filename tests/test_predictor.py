@@ -54,7 +54,8 @@ def pictures(home: Path) -> Run:
     put_pictures(home / "pictures")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOODFIT_CACHE", str(home / "cache"))
-        return run_through(None, home / "picture-run", SETTINGS | {"data.name": str(home / "pictures"), "data.processes": 1})
+        asked = {"data.name": str(home / "pictures"), "data.processes": 1, "model.dropout": 0.3}
+        return run_through(None, home / "picture-run", SETTINGS | asked)
 
 
 @pytest.fixture(scope="module")

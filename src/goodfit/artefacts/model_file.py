@@ -138,7 +138,7 @@ class ModelFile:
             )
         except FileError as error:
             raise FileError(f"{str(path)!r}: {error}") from error
-        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError, SafetensorError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, SafetensorError) as error:
             raise FileError(f"{str(path)!r} is not a whole goodfit model file: {error!r}; get a fresh copy") from error
 
     def module(self) -> nn.Module:
