@@ -19,7 +19,21 @@ LAYERS = (
     ("data", "models"),
     ("training", "evaluation"),
     ("artefacts",),
-    ("planning", "session", "fitting", "workflows", "testing", "prediction", "display", "api", "cli", "__init__", "__main__"),
+    (
+        "planning",
+        "session",
+        "recovery",
+        "fitting",
+        "verification",
+        "workflows",
+        "testing",
+        "prediction",
+        "display",
+        "api",
+        "cli",
+        "__init__",
+        "__main__",
+    ),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 SEPARATE = {("data", "models"), ("models", "data"), ("training", "evaluation"), ("evaluation", "training")}

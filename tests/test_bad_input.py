@@ -1,16 +1,14 @@
 """Bad input: one line that names the thing and the next step, exit code 2, and nothing written."""
 
 import os
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command import QUICK, TINY, Done, goodfit, listing, png_header, train, write_pictures, write_table
+from harness import full_disk
 from safetensors.torch import save_file
 
 from goodfit.config import NOT_BUILT
@@ -249,17 +247,6 @@ def test_models_recipes_and_their_arguments() -> None:
     refused("models", "mlp", "--classes", "0", names=("--classes", "goodfit models --help"))
     refused("recipes", "mnist-mpl", names=("'mnist-mpl'", "did you mean mnist-mlp?"))
     refused("trian", names=("'trian'", "train"))
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """Let no file grow beyond `room` bytes, which to a program is a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_before_the_first_step(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from test_state import assert_same, make, take_step
 
-from goodfit.artefacts.checkpoint import Checkpoint, find_checkpoints, newest_checkpoint, remove_old, save_checkpoint
+from goodfit.artefacts.checkpoint import (
+    Checkpoint,
+    Snapshot,
+    find_checkpoints,
+    newest_checkpoint,
+    remove_old,
+    save_checkpoint,
+)
+from goodfit.artefacts.host_copy import HostCopy
 from goodfit.errors import FileError, RunError
 from goodfit.training.state import RunState
 
@@ -21,7 +29,7 @@ def save(folder: Path, *steps: int) -> RunState:
     for step in steps:
         take_step(state)
         state.step = step
-        save_checkpoint(folder, state, seconds=step / 4)
+        save_checkpoint(folder, Snapshot.take(state, step / 4, HostCopy()))
     return state
 
 
@@ -147,7 +155,7 @@ def test_a_damaged_checkpoint_that_the_run_went_back_behind_gives_way(tmp_path: 
 
 
 def test_the_state_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, make(ema=False), seconds=0.0)  # of step 0
+    save_checkpoint(tmp_path, Snapshot.take(make(ema=False), 0.0, HostCopy()))  # of step 0
     save(tmp_path, 1)
     for name, other in (("step-1", make(width=5)), ("step-0", make())):
         checkpoint = Checkpoint(tmp_path / name, 1, 0.0)
@@ -207,7 +215,7 @@ def test_saving_changes_nothing_in_the_state(tmp_path: Path) -> None:
     state, other = make(), make()
     for each in (state, other):
         take_step(each)
-    save_checkpoint(tmp_path, state, 0.0)
+    save_checkpoint(tmp_path, Snapshot.take(state, 0.0, HostCopy()))
     assert_same(state, other)
     weight = state.model.conv.weight
     assert isinstance(weight, torch.nn.Parameter)

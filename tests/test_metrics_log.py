@@ -5,6 +5,7 @@ from math import inf, nan
 from pathlib import Path
 
 import pytest
+from harness import full_disk
 
 from goodfit.artefacts import records
 from goodfit.artefacts.metrics_log import MetricsLog, read_metrics
@@ -23,7 +24,7 @@ def write(path: Path, *written: records.Record, length: int = 0) -> int:
     log = MetricsLog(path, length)
     for record in written:
         log.observe(record)
-    end = log.length()
+    end = log.length
     log.close()
     return end
 
@@ -111,12 +112,29 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
         read_metrics(path)
 
 
-def test_a_disk_that_is_full_is_named() -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("needs /dev/full")
-    log = MetricsLog.__new__(MetricsLog)
-    log.path, log._file = full, full.open("ab", buffering=0)
-    with pytest.raises(RunError, match=r"cannot write '/dev/full': No space left on device; free space and resume"):
-        log.observe(train_record(1))
+def test_a_full_disk_is_said_by_sync_and_loses_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.observe(train_record(1))
+    with full_disk(room=path.stat().st_size + 10):
+        log.observe(train_record(2))
+        log.observe(train_record(3))
+        with pytest.raises(RunError, match=r"cannot write '.*metrics\.jsonl': File too large; free space and resume"):
+            log.sync()
+    log.sync()
+    assert log.length == path.stat().st_size
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
+    log.close()
+
+
+def test_going_back_forgets_what_came_after(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.observe(train_record(1))
+    length = log.length
+    log.observe(train_record(2))
+    log.observe(records.BackRecord(1, length, "trouble"))
+    log.observe(records.TroubleRecord(1, "a save failed"))
+    log.observe(train_record(2))
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
     log.close()

@@ -212,6 +212,7 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("no_proxy", raising=False)
     checkpoints = tmp_path / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
+    monkeypatch.setattr("urllib.request._opener", None)  # an earlier test's, which knows no proxy
     return checkpoints
 
 

@@ -92,12 +92,15 @@ def test_a_picture_is_the_same_in_every_form(home: Path, pictures: Run) -> None:
     expected = predictor(path)
     assert isinstance(expected, Prediction)
     assert expected.label in KINDS
+    together = predictor([path, path])  # a batch of two may be summed in another order than one
+    assert [item.label for item in together] == [expected.label] * 2
+    assert together[0].probability == together[1].probability == pytest.approx(expected.probability, abs=1e-6)
     for name, form in forms.items():
         if name != "an open file":
-            assert predictor([form, form]) == [expected, expected], name
+            assert predictor([form, form]) == together, name
         assert predictor(form) == expected, name
     for batch in (np.stack([array, array]), torch.from_numpy(np.stack([array, array])).permute(0, 3, 1, 2)):
-        assert predictor(batch) == [expected, expected]
+        assert predictor(batch) == together
         assert predictor(batch[:1]) == [expected]
 
 

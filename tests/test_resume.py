@@ -1,5 +1,6 @@
 """Stop at k, build everything anew, go on: the same bytes as a run that was never stopped."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from harness import fingerprints, run_through, run_with_stops, silent, tiny_pict
 
 from goodfit.errors import ConfigError, FileError
 from goodfit.signals import StopSignals
-from goodfit.workflows import resume
+from goodfit.workflows import Request, resume, train
 
 BASE: dict[str, Any] = {
     "model.name": "convnet",
@@ -38,6 +39,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "early stopping": {"train.early_stopping": 1, "optim.lr": 1.0},
     "weighted": {"train.class_weights": [1.0, 2.0, 0.5], "train.label_smoothing": 0.1},
     "no validation": {"data.val": 0.0},
+    "frozen": {"model.freeze": True},
+    "one-cycle": {"schedule.name": "one-cycle"},
     "everything": {
         "augment.flip": True,
         "augment.crop": 1,
@@ -106,3 +109,30 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="is not a run folder"):
         resume(tmp_path, silent(), StopSignals())
+
+
+def test_a_run_that_goes_on_from_a_model_file_starts_from_it_again(tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    start = tmp_path / "start.safetensors"
+    run_through(data, tmp_path / "first", BASE | {"train.seed": 5}).save(start)
+    settings = BASE | {"model.name": str(start)}
+    expected = fingerprints(run_through(data, tmp_path / "through", settings))
+    assert expected != fingerprints(run_through(data, tmp_path / "afresh", BASE))
+    run = run_through(data, tmp_path / "run", settings)
+    start.unlink()
+    shutil.rmtree(run.checkpoints)
+    (run.path / "metrics.jsonl").unlink()
+    assert fingerprints(resume(run.path, silent(), StopSignals(), data=data)) == expected
+    again = Request(data=data, config_file=run.path / "config.toml", out=tmp_path / "again")
+    assert fingerprints(train(again, silent(), StopSignals())) == expected
+    longer = resume(run.path, silent(), StopSignals(), data=data, epochs=4)
+    assert longer.end is not None
+    assert longer.end["epoch"] == 4
+
+
+def test_a_second_process_on_a_run_folder_is_refused(tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    run = run_through(data, tmp_path / "run", BASE)
+    with run.locked(), pytest.raises(FileError, match=r"another process is training in '.*run'; wait for it to end"):
+        resume(run.path, silent(), StopSignals(), data=data, epochs=4)
+    assert resume(run.path, silent(), StopSignals(), data=data, epochs=4).end is not None

@@ -10,7 +10,7 @@ from torch import nn
 from goodfit.errors import FileError
 from goodfit.training.ema import MovingAverage
 from goodfit.training.optimizers import OPTIMIZERS, build_optimizer
-from goodfit.training.state import Best, RunState
+from goodfit.training.state import Best, RunState, SkippedStep
 
 
 def make(optimizer: str = "adam", width: int = 4, ema: bool = True, seed: int = 0) -> RunState:
@@ -61,7 +61,8 @@ def test_a_state_is_taken_over_whole_and_goes_on_alike(optimizer: str) -> None:
     state = make(optimizer)
     for _ in range(2):
         take_step(state)
-    state.best, state.epochs_since_best, state.skipped_steps, state.log_length = Best(1, 0.25), 3, [0, 7], 99
+    state.best, state.epochs_since_best, state.log_length = Best(1, 0.25), 3, 99
+    state.skipped_steps = [SkippedStep(0, ("a.png", "b.png")), SkippedStep(7, ())]
     other = make(optimizer, seed=1)
     other.load(*saved(state))
     assert_same(state, other)
@@ -112,3 +113,22 @@ def test_a_state_with_a_part_missing_is_refused() -> None:
     for name in values:
         with pytest.raises(FileError, match="does not fit"):
             make().load(tensors, {key: value for key, value in values.items() if key != name})
+
+
+def test_a_state_of_another_optimizer_or_without_the_average_is_refused() -> None:
+    for other, reason in (
+        (make(optimizer="sgd"), "another optimiser than Adam"),
+        (make(ema=False), "no moving average"),
+    ):
+        take_step(other)
+        with pytest.raises(FileError, match=reason):
+            make().load(*saved(other))
+    with pytest.raises(FileError, match="a moving average"):
+        make(ema=False).load(*saved(make()))
+
+
+def test_values_of_the_wrong_kind_are_refused() -> None:
+    tensors, values = saved(make())
+    for key, wrong in (("optimizer", []), ("param_groups", 3), ("step", "many"), ("best", 1)):
+        with pytest.raises(FileError, match="does not fit this run's configuration"):
+            make().load(tensors, values | {key: wrong})

@@ -8,7 +8,8 @@ GoodfitError
 │   ├── FileError       a model file, checkpoint or run folder
 │   └── DeviceError     a device or precision that is not here
 └── RunError            exit 1: a run that was started and failed
-    └── DivergedError   the loss or the weights are no longer finite
+    ├── DivergedError   the loss or the weights are no longer finite
+    └── NotFiniteError  the same, while there is still a way back
 
 Interrupted             a stop by signal; exit 128 + its number
 """
@@ -26,6 +27,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "ModelError",
+    "NotFiniteError",
     "RunError",
     "unknown_name",
 ]
@@ -72,6 +74,10 @@ class RunError(GoodfitError):
 
 class DivergedError(RunError):
     """The loss or the weights are no longer finite."""
+
+
+class NotFiniteError(RunError):
+    """The loss or the weights are no longer finite; the run can go back and leave the step out."""
 
 
 class Interrupted(BaseException):

@@ -2,27 +2,31 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 from goodfit.errors import FileError, RunError
 
-__all__ = ["file_sha256", "new_folder", "sync_folder", "write_atomically"]
+Buffer = bytes | memoryview
+
+__all__ = ["Buffer", "PatientFile", "file_sha256", "new_folder", "sync_folder", "write_atomically"]
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`: temporary file beside it, fsync, rename, fsync of the folder.
+def write_atomically(path: Path, content: str | bytes | Iterable[Buffer]) -> None:
+    """Replace `path` by `content`, whole or in pieces: temporary file beside it, fsync, rename, fsync of the folder.
 
     Raises RunError, naming the file, where the disk does not take it, and FileError for text that is not UTF-8, such as
     a file name of other bytes; the old file is then untouched.
     """
-    data = _encode(content, path) if isinstance(content, str) else content
+    pieces = _pieces(content, path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -30,7 +34,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         raise RunError(f"cannot write {str(path)!r}: {error.strerror}; free space or choose another --out") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _pieces(content: str | bytes | Iterable[Buffer], path: Path) -> Iterable[Buffer]:
+    if isinstance(content, str):
+        return [_encode(content, path)]
+    return [content] if isinstance(content, bytes) else content
 
 
 def _encode(text: str, path: Path) -> bytes:
@@ -81,6 +92,54 @@ def new_folder(path: Path) -> Iterator[Path]:
         for parent in missing:  # what a failure leaves empty
             with suppress(OSError):
                 parent.rmdir()
+
+
+class PatientFile:
+    """A file that is appended to; what a full disk does not take is kept, and written as soon as it can be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._lock = Lock()  # the thread that saves calls `sync`
+        self._unwritten = b""
+
+    def write(self, data: bytes) -> None:
+        """Append `data`, now or later."""
+        with self._lock, suppress(OSError):  # `sync` says what is wrong
+            self._unwritten += data
+            self._write()
+
+    def _write(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+
+    def cut(self, length: int) -> None:
+        """Forget what follows the first `length` bytes; a shorter file stays as it is."""
+        with self._lock:
+            self._unwritten = b""
+            self._file.truncate(min(length, self.path.stat().st_size))
+            self._file.seek(0, os.SEEK_END)
+
+    @property
+    def length(self) -> int:
+        """The bytes of all that was to be written."""
+        with self._lock:
+            return self._file.tell() + len(self._unwritten)
+
+    def sync(self) -> None:
+        """Make everything durable; raise RunError where the disk does not take it."""
+        try:
+            with self._lock:
+                self._write()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {str(self.path)!r}: {error.strerror}; free space and resume") from error
+
+    def close(self) -> None:
+        """Write what the disk takes, and close the file."""
+        with self._lock, suppress(OSError):
+            self._write()
+        self._file.close()
 
 
 def file_sha256(path: Path) -> str:

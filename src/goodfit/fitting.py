@@ -3,24 +3,38 @@
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from pathlib import Path
+from shlex import quote
 
-from goodfit.artefacts.checkpoint import remove_old, save_checkpoint
 from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.model_file import ModelFile
-from goodfit.artefacts.records import EndRecord, EvaluationRecord, Observer, Record, TestRecord, TrainRecord
+from goodfit.artefacts.records import (
+    BackRecord,
+    EndRecord,
+    EvaluationRecord,
+    Observer,
+    Record,
+    SkipRecord,
+    TestRecord,
+    TrainRecord,
+    TroubleRecord,
+)
 from goodfit.artefacts.run import Run
+from goodfit.artefacts.saver import Saver
 from goodfit.data.dataset import SplitName
-from goodfit.errors import DivergedError
+from goodfit.errors import DivergedError, NotFiniteError, RunError
 from goodfit.evaluation.evaluate import evaluate
+from goodfit.recovery import find_bad_step, go_back
 from goodfit.session import Session
-from goodfit.training.state import Best
+from goodfit.training.state import Best, SkippedStep
 
 __all__ = ["Fitting"]
 
 MIN_SECONDS_BETWEEN_SAVES = 2.0  # of short epochs: waiting for the disk after each would take longer than they do
+MAX_FAILED_SAVES, MAX_SECONDS_UNSAVED = 3, 600.0  # in a row
+MAX_BAD_STEPS = 3  # in one run
 
 
 @dataclass
@@ -38,45 +52,64 @@ class Fitting:
         self.state = self.session.state
         self.config = self.session.plan.config
         self.curve_split: SplitName = "val" if "val" in self.session.plan.dataset.splits else "test"
+        self.saver = Saver(self.run.checkpoints, self.log, self.config.checkpoint.keep) if self.log else None
         self.last_save = time.perf_counter()
-        self.unsaved: dict[Path, ModelFile] = {}  # model files that wait for the next save
+        self.save_waits = False  # for the one that is being written
+        self.failed_saves: list[float] = []  # when, in a row
         self.last_log = (self.state.step, self.started)
 
     def fit(self) -> bool:
         """Train until the epochs are done, early stopping, or a signal; return whether training ended.
 
-        Raises DivergedError when the loss is no longer finite; what was saved before stays.
+        A step that makes the loss or the weights not finite is left out; raises DivergedError for the third of them, and
+        RunError where the disk does not take several saves in a row. What was saved before stays.
         """
+        with closing(self.saver) if self.saver else nullcontext():
+            reason = None
+            while reason is None:
+                try:
+                    reason = self._train()
+                    self._save_at_last()
+                except NotFiniteError as error:
+                    reason = None
+                    self._leave_out(error)
+            ended = reason != "a signal"
+            if ended:
+                self._test()
+                self._tell(EndRecord(self.state.step, self._epoch(), reason, self._seconds()))
+        return ended
+
+    def _train(self) -> str:
+        """Do the steps that are left, and return why they ended."""
         plan, state = self.session.plan, self.state
-        reason = "early stopping" if self._stops_early() else "all epochs done"
-        until = state.step if self._stops_early() else plan.total_steps
-        for step in self.session.trainer.steps(until):
+        if self._stops_early():
+            return "early stopping"
+        for step in self.session.trainer.steps(plan.total_steps):
             epoch_ends = state.step % plan.steps_per_epoch == 0
+            if step.skipped:
+                self._tell(SkipRecord(state.step, self._epoch(), step.skipped.examples))
             if epoch_ends or state.step % self.config.log.every_steps == 0:
                 self._log_loss(step.learning_rate)
             if epoch_ends:
                 self._evaluate()
-            if step.stop or self._stops_early():
-                reason = "a signal" if step.stop else "early stopping"
-                break
+            if step.stop:
+                return "a signal"
+            if self._stops_early():
+                return "early stopping"
             if self._save_is_due(epoch_ends):
                 self._save()
-        self._save()
-        ended = reason != "a signal"
-        if ended:
-            self._test()
-            self._tell(EndRecord(state.step, state.step / plan.steps_per_epoch, reason, self._seconds()))
-        return ended
+        return "all epochs done"
 
     def _log_loss(self, learning_rate: float) -> None:
-        """Read the loss of the steps since the last time, and refuse to go on with one that is not finite."""
+        """Read the loss of the steps since the last time."""
         step, now = self.state.step, time.perf_counter()
         loss = self.session.trainer.take_loss()
-        _check_finite("training", loss, step)
         examples = (step - self.last_log[0]) * self.session.plan.batch_size
         speed = examples / max(1e-9, now - self.last_log[1])
         self.last_log = (step, now)
-        self._tell(TrainRecord(step, step / self.session.plan.steps_per_epoch, loss, learning_rate, self._seconds(), speed))
+        self._tell(TrainRecord(step, self._epoch(), loss, learning_rate, self._seconds(), speed))
+        if self.saver:
+            self.saver.prepare(self.state)
 
     def _evaluate(self) -> None:
         """Evaluate at the end of an epoch; only the validation split chooses the best step."""
@@ -84,19 +117,21 @@ class Fitting:
         evaluation = evaluate(
             self.session.trained_model(), plan.dataset.splits[self.curve_split], self.curve_split, self.session.ranks
         )
-        _check_finite("validation" if self.curve_split == "val" else "test", evaluation.loss, state.step)
         validates = self.curve_split == "val"
+        if not isfinite(evaluation.loss):
+            raise NotFiniteError(f"the {self.curve_split} loss became {evaluation.loss} by step {state.step}")
         better = validates and (state.best is None or evaluation.loss < state.best.loss)
         state.epochs_since_best = 0 if better or not validates else state.epochs_since_best + 1
         if better:
             state.best = Best(state.step, evaluation.loss)
-        if self.session.ranks.is_first:
+        if self.saver:
             if not validates:
                 self.run.count_test_use("curve", state.step)
+            self._settle()
             file = self.session.model_file(val=evaluation if validates else None)
-            self.unsaved[self.run.last] = file
+            self.saver.hold(self.run.last, file)
             if better or not validates:
-                self.unsaved[self.run.model] = file
+                self.saver.hold(self.run.model, file)
         self._tell(EvaluationRecord(state.step, state.step // plan.steps_per_epoch, evaluation, better, self._seconds()))
         self.last_log = (state.step, time.perf_counter())  # so that the next throughput is of training alone
 
@@ -120,23 +155,71 @@ class Fitting:
         return patience > 0 and self.state.epochs_since_best >= patience
 
     def _save_is_due(self, epoch_ends: bool) -> bool:
+        """Whether to save after this step: at some steps exactly, otherwise as soon as the save before is written."""
         settings, waited = self.config.checkpoint, time.perf_counter() - self.last_save
         by_steps = settings.every_steps > 0 and self.state.step % settings.every_steps == 0
+        exactly = by_steps or (epoch_ends and settings.keep in ("best", "all"))
         by_clock = settings.every_seconds > 0 and waited >= settings.every_seconds
-        by_epoch = epoch_ends and (waited >= MIN_SECONDS_BETWEEN_SAVES or settings.keep in ("best", "all"))
-        return by_steps or by_clock or by_epoch
+        soon = by_clock or (epoch_ends and waited >= MIN_SECONDS_BETWEEN_SAVES) or self.save_waits
+        self.save_waits = soon and not exactly and self.saver is not None and self.saver.is_busy
+        return exactly or (soon and not self.save_waits)
 
     def _save(self) -> None:
-        """Write the model files and then a checkpoint, and remove those that are not to be kept."""
-        if self.log:
-            _check_finite("training", float(self.state.loss_sum), self.state.step)  # before a good checkpoint makes way
-            for path, file in self.unsaved.items():
-                file.save(path)
-            self.unsaved.clear()
-            self.state.log_length = self.log.length()
-            save_checkpoint(self.run.checkpoints, self.state, self._seconds())
-            remove_old(self.run.checkpoints, self.config.checkpoint.keep, self.state.best.step if self.state.best else None)
+        """Begin to save the state as it is now."""
+        if self.saver:
+            self._settle()
+            self.saver.begin(self.state, self._seconds())
         self.last_save = time.perf_counter()
+
+    def _settle(self) -> None:
+        """Wait until nothing is being written; a save that failed is tried again when the next is due, but not for ever.
+
+        Raises NotFiniteError for numbers that must not be saved, and RunError when too many saves have failed.
+        """
+        assert self.saver
+        try:
+            if self.saver.wait():
+                self.failed_saves.clear()
+        except NotFiniteError:
+            raise
+        except RunError as error:
+            self.failed_saves.append(time.perf_counter())
+            if len(self.failed_saves) >= MAX_FAILED_SAVES or self.failed_saves[-1] - self.failed_saves[0] > MAX_SECONDS_UNSAVED:
+                raise RunError(
+                    f"{error}; that was save {len(self.failed_saves)} to fail in a row, and what was saved before is whole: "
+                    f"goodfit resume {quote(str(self.run.path))}"
+                ) from error
+            self._tell(TroubleRecord(self.state.step, f"{error}; the next save tries again"))
+
+    def _save_at_last(self) -> None:
+        """Save, and return when it is done."""
+        self._save()
+        while self.saver:
+            failed = len(self.failed_saves)
+            self._settle()
+            if len(self.failed_saves) <= failed:
+                return
+            self._save()
+
+    def _leave_out(self, error: NotFiniteError) -> None:
+        """Go back to the last good state and find the step to leave out from there; raise DivergedError if that is no help."""
+        if self.saver:
+            self.saver.forget()
+        noticed, known = self.state.step, self.state.skipped_steps
+        go_back(self.session, self.run, known)
+        bad = find_bad_step(self.session, noticed)
+        go_back(self.session, self.run, [*known, bad] if bad else known)
+        if bad is None or len(known) + 1 >= MAX_BAD_STEPS:
+            what = f"{len(known) + 1} steps did that" if bad else "no single step did it"
+            raise DivergedError(
+                f"{error}, and {what}; the run is good up to step {self.state.step}; try a lower learning rate (--lr), "
+                "--set train.clip=1, or --set train.precision=fp32"
+            ) from error
+        self.last_log = (self.state.step, time.perf_counter())
+        self._tell(BackRecord(self.state.step, self.state.log_length, f"{error}: {_said(bad)}"))
+
+    def _epoch(self) -> float:
+        return self.state.step / self.session.plan.steps_per_epoch
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
@@ -148,9 +231,6 @@ class Fitting:
             observer.observe(record)
 
 
-def _check_finite(name: str, loss: float, step: int) -> None:
-    if not isfinite(loss):
-        raise DivergedError(
-            f"the {name} loss became {loss} by step {step}; try a lower learning rate (--lr), "
-            "--set train.clip=1, or --set train.precision=fp32"
-        )
+def _said(bad: SkippedStep) -> str:
+    first, more = bad.examples[0], len(bad.examples) - 1
+    return f"step {bad.step + 1} is left out ({first}" + (f" and {more} more examples)" if more else ")")

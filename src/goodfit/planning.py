@@ -89,17 +89,16 @@ def make_plan(
 
 
 def _model_file(layers: Sequence[Layer]) -> tuple[ModelFile | None, list[Layer]]:
-    """Take a model file out of `model.name`: its architecture goes into the layers in its place."""
-    found = None
-    changed = []
-    for layer in layers:
-        name = layer.values.get("model.name")
-        if isinstance(name, str) and name.endswith(".safetensors"):
-            found = ModelFile.load(Path(name))
-            inside = {f"model.{key}": value for key, value in found.architecture.arguments.items()}
-            inside["model.one_logit"] = found.outputs == "one-logit"
-            layer = Layer(layer.source, {**layer.values, **inside, "model.name": found.architecture.name})
-        changed.append(layer)
+    """Take a model file out of `model.name`, if the last to set it names one: its architecture takes the file's place."""
+    changed = list(layers)
+    naming = [place for place, layer in enumerate(layers) if "model.name" in layer.values]
+    name = layers[naming[-1]].values["model.name"] if naming else None
+    if not (isinstance(name, str) and name.endswith(".safetensors")):
+        return None, changed
+    found, layer = ModelFile.load(Path(name)), layers[naming[-1]]
+    inside = {f"model.{key}": value for key, value in found.architecture.arguments.items()}
+    inside["model.one_logit"] = found.outputs == "one-logit"
+    changed[naming[-1]] = Layer(layer.source, {**layer.values, **inside, "model.name": found.architecture.name})
     return found, changed
 
 

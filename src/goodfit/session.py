@@ -62,7 +62,7 @@ class Session:
         )
 
     def model_file(self, val: Evaluation | None, test: Evaluation | None = None) -> ModelFile:
-        """Return the model as it is now, as a file's content; later steps do not change it."""
+        """Return the model as it is now, as a file's content; its tensors are the model's own, which later steps change."""
         model = self.trained_model()
         return ModelFile(
             task=model.task,
@@ -72,7 +72,7 @@ class Session:
             transform=model.transform,
             classes=model.classes,
             target_scale=model.target_scale,
-            tensors={name: tensor.detach().cpu().clone() for name, tensor in model.module.state_dict().items()},
+            tensors={name: tensor.detach() for name, tensor in model.module.state_dict().items()},
             training=self._training_record(),
             val=val.to_json() if val else None,
             test=test.to_json() if test else None,

@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.records import Observer
 from goodfit.artefacts.run import Run, create_run
 from goodfit.artefacts.tensorboard import TensorBoard
-from goodfit.config import Layer, dump_toml, merge, read_toml
+from goodfit.config import Config, Layer, dump_toml, merge, read_toml
 from goodfit.devices import choose_device, computing
 from goodfit.distributed import Ranks, ranks
 from goodfit.errors import ConfigError, GoodfitError, Interrupted
@@ -23,10 +23,12 @@ from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
 from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
+from goodfit.verification import Verification, verify_run
 
-__all__ = ["Request", "Screen", "plan", "resume", "train"]
+__all__ = ["Request", "Screen", "plan", "resume", "train", "verify"]
 
 T = TypeVar("T")
+START = "start.safetensors"  # in the run folder: the model file that training went on from
 
 
 class Screen(Observer, Protocol):
@@ -55,7 +57,7 @@ class Request:
     @property
     def all_layers(self) -> list[Layer]:
         """The configuration file's layer, if one is named, under those of the flags."""
-        file = [Layer(str(self.config_file), read_toml(self.config_file))] if self.config_file else []
+        file = [Layer(str(self.config_file), _read_config(self.config_file))] if self.config_file else []
         return [*file, *self.layers]
 
 
@@ -76,16 +78,18 @@ def train(request: Request, screen: Screen, signals: StopSignals) -> Run:
         session = make_session(made, place, signals.asked)
         with signals.deferred():  # from the moment that there is a run folder a signal leaves a checkpoint in it
             run = Run(_on_first(place, lambda: _create(session, request.out or _default_out(made))))
-            return _fit(session, run, screen, signals, seconds=0.0, is_resumed=False)
+            with _locked(run, place):
+                return _fit(session, run, screen, signals, seconds=0.0, is_resumed=False)
 
 
 def _create(session: Session, path: Path) -> Path:
-    """Make the run folder and return its path."""
-    config = session.plan.config
+    """Make the run folder, with the model file that training goes on from if there is one, and return its path."""
+    config, start = _kept_config(session.plan), session.plan.start
     environment = describe_environment(session.device, config.train.threads, session.ranks.world)
     again = shlex.join(["goodfit", "train", "--config", str(path / "config.toml")])
-    with create_run(path, config, environment, f"A run of goodfit; train again with: {again}"):
-        pass
+    with create_run(path, config, environment, f"A run of goodfit; train again with: {again}") as folder:
+        if start:
+            start.save(folder / START)
     return path
 
 
@@ -95,26 +99,65 @@ def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | No
     Raises FileError if `path` is not a run folder or its checkpoints do not fit.
     """
     run = Run(path)
-    layers = [Layer("config.toml", run.config.flat())]
+    layers = [Layer("config.toml", _read_config(path / "config.toml"))]
     if epochs is not None:
         layers.append(Layer("--epochs", {"train.epochs": epochs}))
     config, _ = merge(layers)
     if run.end and epochs is None:
         screen.say(f"this run has finished; give it more epochs with: goodfit resume {shlex.quote(str(path))} --epochs N")
         return run
-    with ranks(choose_device(config.train.device)) as place:
+    with ranks(choose_device(config.train.device)) as place, _locked(run, place):
         made = _in_turn(place, lambda: make_plan(data, layers, None, screen.progress, is_complete=True))
         session = make_session(made, place, signals.asked)
         checkpoint = _restore(session, run, screen)
         if epochs is not None:
             session.state.epochs_since_best = 0
-            if place.is_first:
-                write_atomically(path / "config.toml", dump_toml(made.config))
+            _on_first(place, lambda: write_atomically(path / "config.toml", dump_toml(_kept_config(made))))
         _say_start(session, run, checkpoint, screen)
         place.wait()
         seconds = checkpoint.seconds if checkpoint else 0.0
         with signals.deferred():
             return _fit(session, Run(path), screen, signals, seconds=seconds, is_resumed=True)
+
+
+def verify(path: Path, screen: Screen, *, data: Any = None) -> Verification:
+    """Prove on a run's own folder that it repeats bit for bit; nothing in the folder changes.
+
+    Raises FileError if `path` is not a run folder, has no whole checkpoint, or is being trained in.
+    """
+    run = Run(path)
+    layers = [Layer("config.toml", _read_config(path / "config.toml"))]
+    with run.locked():
+        made = make_plan(data, layers, None, screen.progress, is_complete=True)
+        now = describe_environment(choose_device(made.config.train.device), made.config.train.threads, 1)
+        changed = differences(run.environment, now)
+        if changed:
+            screen.say(f"this is not where the run was started ({'; '.join(changed)}): its last bits may differ for that alone")
+        for news in verify_run(run, made):
+            if isinstance(news, Verification):
+                return news
+            screen.say(news)
+    raise AssertionError("verify_run ends with its result")
+
+
+@contextmanager
+def _locked(run: Run, place: Ranks) -> Iterator[None]:
+    """Keep other processes from training in the run folder; the first rank holds the lock for all."""
+    with ExitStack() as stack:
+        _on_first(place, lambda: stack.enter_context(run.locked()))
+        yield
+
+
+def _kept_config(made: Plan) -> Config:
+    """Return the configuration that the run folder keeps: a model file that training goes on from lies beside it."""
+    start = [Layer("start", {"model.name": START})] if made.start else []
+    return merge([Layer("config", made.config.flat()), *start])[0]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration file; what `_kept_config` left beside it is named by its whole path."""
+    values = read_toml(path)
+    return values | ({"model.name": str(path.parent / START)} if values.get("model.name") == START else {})
 
 
 def _restore(session: Session, run: Run, screen: Screen) -> Checkpoint | None:

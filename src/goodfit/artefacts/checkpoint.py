@@ -6,21 +6,33 @@ of itself, is written last. A folder without a right manifest is not a checkpoin
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
+from torch import Tensor
 
+from goodfit.artefacts.host_copy import HostCopy
+from goodfit.artefacts.tensor_file import data_chunks, header
 from goodfit.errors import FileError, RunError
-from goodfit.files import file_sha256, sync_folder, write_atomically
+from goodfit.files import Buffer, file_sha256, sync_folder, write_atomically
 from goodfit.training.state import RunState
 
-__all__ = ["Checkpoint", "find_checkpoints", "newest_checkpoint", "remove_old", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Snapshot",
+    "find_checkpoints",
+    "newest_checkpoint",
+    "remove_old",
+    "save_checkpoint",
+    "whole_checkpoints",
+]
 
 FORMAT = 1
 FILES = ("state.safetensors", "state.json")
@@ -48,34 +60,62 @@ class Checkpoint:
         state.load(tensors, values)
 
 
-def save_checkpoint(folder: Path, state: RunState, seconds: float) -> Checkpoint:
-    """Write `state` into `folder`/step-<n>; raise RunError where the disk does not take it."""
-    path = folder / f"step-{state.step}"
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.tensors().items()
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a RunState, which later steps do not change; `seconds` is how long the run had been training."""
+
+    step: int
+    seconds: float
+    tensors: dict[str, Tensor] = field(repr=False)
+    values: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def take(cls, state: RunState, seconds: float, copy: HostCopy) -> "Snapshot":
+        """Copy `state` into the buffers of `copy`; the next snapshot taken with them overwrites this one."""
+        return cls(state.step, seconds, copy.take(state.tensors()), deepcopy(state.values()))
+
+
+def save_checkpoint(folder: Path, snapshot: Snapshot) -> Checkpoint:
+    """Write `snapshot` into `folder`/step-<n>; raise RunError where the disk does not take it."""
+    path = folder / f"step-{snapshot.step}"
+    contents: dict[str, list[Buffer]] = {
+        "state.safetensors": [header(snapshot.tensors), *data_chunks(snapshot.tensors)],
+        "state.json": [json.dumps(snapshot.values, indent=1, allow_nan=False).encode()],
     }
-    contents = {
-        "state.safetensors": save_tensors(tensors),
-        "state.json": json.dumps(state.values(), indent=1, allow_nan=False).encode(),
-    }
-    try:
+    with _saying(path):
         if path.is_symlink():
             path.unlink()  # else the files would be written wherever it leads
         path.mkdir(parents=True, exist_ok=True)
         (path / "manifest.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write the checkpoint {str(path)!r}: {error.strerror}; free space and resume") from error
-    for name, content in contents.items():
-        write_atomically(path / name, content)
-    files = {name: {"bytes": len(content), "sha256": sha256(content).hexdigest()} for name, content in contents.items()}
-    manifest: dict[str, Any] = {"format": FORMAT, "step": state.step, "files": files, "clock": {"seconds": seconds}}
+    for name, pieces in contents.items():
+        write_atomically(path / name, pieces)
+    files = {name: _listed(pieces) for name, pieces in contents.items()}
+    manifest: dict[str, Any] = {"format": FORMAT, "step": snapshot.step, "files": files, "clock": {"seconds": snapshot.seconds}}
     manifest["sha256"] = _manifest_sha256(manifest)
     write_atomically(path / "manifest.json", json.dumps(manifest, indent=1))
-    sync_folder(folder)
+    with _saying(path):
+        sync_folder(folder)
     for later in find_checkpoints(folder):
-        if _step(later) > state.step:
+        if _step(later) > snapshot.step:
             _remove(later)  # the run went back behind it because it was damaged
-    return Checkpoint(path, state.step, seconds)
+    return Checkpoint(path, snapshot.step, snapshot.seconds)
+
+
+@contextmanager
+def _saying(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write the checkpoint {str(path)!r}: {error.strerror}; free space and resume") from error
+
+
+def _listed(pieces: Iterable[Buffer]) -> dict[str, Any]:
+    """Return a file's size and checksum, as the manifest has them."""
+    digest, size = sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -102,6 +142,17 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except _DamagedError as error:
             damage.append(str(error))
     return None, damage
+
+
+def whole_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[str]]:
+    """Return the complete checkpoints in `folder`, oldest first, and what is wrong with the others."""
+    whole, damage = [], []
+    for path in find_checkpoints(folder):
+        try:
+            whole.append(_verify(path))
+        except _DamagedError as error:
+            damage.append(str(error))
+    return whole, damage
 
 
 def _verify(path: Path) -> Checkpoint:
@@ -142,5 +193,7 @@ def remove_old(folder: Path, keep: int | Literal["best", "all"], best_step: int 
 
 
 def _remove(path: Path) -> None:
-    (path / "manifest.json").unlink(missing_ok=True)  # first, so that half a removal leaves no checkpoint
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a checkpoint, the manifest first, so that half a removal leaves none; one that cannot be removed stays."""
+    with suppress(OSError):
+        (path / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-from goodfit.artefacts.records import Record
-from goodfit.errors import FileError, RunError
+from goodfit.artefacts.records import BackRecord, Record, TroubleRecord
+from goodfit.errors import FileError
+from goodfit.files import PatientFile
 
 __all__ = ["MetricsLog", "read_metrics"]
 
@@ -16,24 +16,25 @@ class MetricsLog:
     """Appends records to `path`, which is first cut back to `length` bytes; a shorter file stays as it is."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        self.path = path
-        self._file = path.open("ab")
-        self._file.truncate(min(length, path.stat().st_size))
-        self._file.seek(0, os.SEEK_END)  # where it was before the cut, `length` would speak of bytes that are gone
+        self._file = PatientFile(path)
+        self._file.cut(length)
 
     def observe(self, record: Record) -> None:
-        """Append one line; raise RunError where the disk does not take it."""
-        line = json.dumps({key: _finite(value) for key, value in record.to_json().items()}, allow_nan=False)
-        try:
+        """Append one line, or cut back what no longer holds; what a full disk does not take is written later."""
+        if isinstance(record, BackRecord):
+            self._file.cut(record.log_length)
+        elif not isinstance(record, TroubleRecord):
+            line = json.dumps({key: _finite(value) for key, value in record.to_json().items()}, allow_nan=False)
             self._file.write(line.encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise RunError(f"cannot write {str(self.path)!r}: {error.strerror}; free space and resume") from error
 
+    @property
     def length(self) -> int:
-        """Make what was written durable and return the file's length in bytes."""
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        """The bytes of all records so far."""
+        return self._file.length
+
+    def sync(self) -> None:
+        """Make every record durable; raise RunError where the disk does not take them."""
+        self._file.sync()
 
     def close(self) -> None:
         """Close the file."""

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
@@ -17,9 +18,9 @@ from typing import Any, get_args
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from goodfit.artefacts.tensor_file import data_chunks, header
 from goodfit.data.dataset import TargetScale, Task
 from goodfit.data.transforms import Transform, transform_from_json
 from goodfit.devices import Precision
@@ -105,12 +106,13 @@ class ModelFile:
             "val": self.val,
             "test": self.test,
         }
-        # A copy each, for safetensors refuses tensors that share memory or lie in another order.
-        tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in self.tensors.items()
-        }
-        content = save_tensors(tensors, {KEY: json.dumps(document, allow_nan=False)})
-        write_atomically(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
+        tensors = {name: tensor.detach().cpu() for name, tensor in self.tensors.items()}
+        head = header(tensors, {KEY: json.dumps(document, allow_nan=False)})
+        digest = sha256(head)
+        for chunk in data_chunks(tensors):
+            digest.update(chunk)
+        head = head.replace(BLANK.encode(), digest.hexdigest().encode(), 1)
+        write_atomically(path, chain([head], data_chunks(tensors)))
 
     @classmethod
     def load(cls, path: Path) -> "ModelFile":

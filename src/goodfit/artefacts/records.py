@@ -5,7 +5,18 @@ from typing import Any, Protocol
 
 from goodfit.evaluation.metrics import ClassificationEvaluation, Evaluation
 
-__all__ = ["EndRecord", "EvaluationRecord", "Observer", "Record", "TestRecord", "TrainRecord"]
+__all__ = [
+    "BackRecord",
+    "EndRecord",
+    "EvaluationRecord",
+    "Observer",
+    "Record",
+    "SkipRecord",
+    "TestRecord",
+    "TrainRecord",
+    "TroubleRecord",
+    "scalars",
+]
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,37 @@ class EndRecord:
         }
 
 
-Record = TrainRecord | EvaluationRecord | TestRecord | EndRecord
+@dataclass(frozen=True)
+class SkipRecord:
+    """A step that was left out because it made the loss or the weights not finite."""
+
+    step: int  # updates done, this one counted
+    epoch: float
+    examples: tuple[str, ...]  # of its batch
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of metrics.jsonl."""
+        return {"event": "skip", "step": self.step, "epoch": round(self.epoch, 6), "examples": list(self.examples)}
+
+
+@dataclass(frozen=True)
+class BackRecord:
+    """The run went back to an earlier state: what was told of later steps is to be forgotten."""
+
+    step: int  # that it goes on from
+    log_length: int  # bytes of metrics.jsonl that still hold
+    reason: str
+
+
+@dataclass(frozen=True)
+class TroubleRecord:
+    """Something that a person should know at once and that is no part of the run, such as a save that failed."""
+
+    step: int
+    text: str
+
+
+Record = TrainRecord | EvaluationRecord | TestRecord | EndRecord | SkipRecord | BackRecord | TroubleRecord
 
 
 class Observer(Protocol):

@@ -4,7 +4,10 @@ config.toml · environment.json · metrics.jsonl · test_uses.jsonl · TensorBoa
 best.safetensors · last.safetensors
 """
 
+import errno
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +102,30 @@ class Run:
         """Write down that the test split was used."""
         with (self.path / "test_uses.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"by": by, "step": step}) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder, for the length of the block or until this process dies.
+
+        Raises FileError if another is. Without effect where folders cannot be locked (Windows, some network disks).
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno == errno.EWOULDBLOCK:
+                    raise FileError(
+                        f"another process is training in {str(self.path)!r}; wait for it to end, or stop it, and try again"
+                    ) from None
+            yield
+        finally:
+            os.close(descriptor)
 
     def summary(self) -> dict[str, Any]:
         """Return what `goodfit train --json` prints."""

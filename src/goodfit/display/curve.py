@@ -33,6 +33,10 @@ class Curve:
         self._steps += steps
         self.step = record.step
 
+    def go_back(self, step: int) -> None:
+        """Forget the steps after `step`."""
+        self._loss, self._steps, self.step = 0.0, 0, step
+
     @property
     def _titles(self) -> list[str]:
         metrics = ("accuracy",) if self.task == "classification" else ("rmse", "R²")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from goodfit.artefacts.run import Run
     from goodfit.evaluation.metrics import ClassificationEvaluation, Evaluation
     from goodfit.prediction import PredictionResult
+    from goodfit.verification import Verification
 
 __all__ = ["PredictionLines", "describe_evaluation", "describe_run", "headline", "list_runs", "resume_command"]
 
@@ -107,6 +108,15 @@ def describe_run(run: "Run", width: int, *, headlines: bool = True) -> list[Text
     return lines + field("next", f"goodfit predict {path} INPUT...") + field("", f"goodfit evaluate {path}")
 
 
+def describe_verification(found: "Verification", width: int) -> list[Text]:
+    """Return what a replay of a run found."""
+    lines = [line for damage in found.damage for line in field("damage", damage, width)]
+    steps = ", ".join(f"{count(first)} to {count(last)}" for first, last in found.replayed)
+    if found.difference:
+        return lines + field("differs", f"{found.difference}, when steps {steps} were replayed", width)
+    return lines + field("verified", f"steps {steps} were replayed and every bit is the same", width)
+
+
 def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
     """Return a table of runs: classifications by accuracy, regressions by error, and then those that are not finished."""
     finished = sorted((run for run in runs if run.end and run.test), key=_rank)
@@ -144,9 +154,9 @@ def _rank(run: "Run") -> tuple[bool, float]:
 
 def _run_cells(run: "Run") -> list[str]:
     summary = run.summary()
-    data = str(run.best.training["data"]) if run.best else ""
+    data, model = (str(run.best.training["data"]), run.best.architecture.name) if run.best else ("", run.config.model.name)
     epochs = f"{summary['epochs']:g}"
-    cells = [str(run.path), data, run.config.model.name, epochs, duration(summary["seconds"])]
+    cells = [str(run.path), data, model, epochs, duration(summary["seconds"])]
     return [*cells, _short(run.val) if run.val else "-", _with_interval(run.test) if run.test else "-", count(run.test_uses)]
 
 

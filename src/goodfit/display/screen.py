@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from goodfit.prediction import PredictionResult
     from goodfit.session import Session
     from goodfit.training.recipes import Recipe
+    from goodfit.verification import Verification
 
 __all__ = ["Display"]
 
@@ -123,6 +124,10 @@ class Display:
         """Show a finished run's result, where it lies, and what to do with it."""
         is_known = self._training is not None and self._training.has_ended
         self._print(results.describe_run(run, self._console.width, headlines=not is_known))
+
+    def show_verification(self, found: "Verification") -> None:
+        """Show what a replay of a run found."""
+        self._print(results.describe_verification(found, self._console.width))
 
     def show_evaluation(self, evaluation: "Evaluation") -> None:
         """Show a result with its tables."""

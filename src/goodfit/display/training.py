@@ -14,7 +14,7 @@ from goodfit.display.results import headline, resume_command
 from goodfit.display.text import count, duration, loss_number
 
 if TYPE_CHECKING:
-    from goodfit.artefacts.records import EndRecord, Record, TestRecord, TrainRecord
+    from goodfit.artefacts.records import BackRecord, EndRecord, Record, TestRecord, TrainRecord
     from goodfit.session import Session
 
 __all__ = ["Training"]
@@ -49,27 +49,37 @@ class Training:
 
     def lines(self, record: "Record", width: int) -> list[Text]:
         """Return what a record has to say, if anything."""
-        from goodfit.artefacts.records import EvaluationRecord, TestRecord, TrainRecord
+        from goodfit.artefacts import records
 
         lines = []
-        if isinstance(record, TrainRecord):
+        if isinstance(record, records.TrainRecord):
             self._curve.add(record)
             self._latest = record
             is_silent = not self._is_live and time.perf_counter() - self._last_line > SILENCE
             if self._session.plan.logs_as_asked or is_silent:
                 lines = [self._loss_line(record)]
-        elif isinstance(record, EvaluationRecord):
+        elif isinstance(record, records.EvaluationRecord):
             self._evaluated = record.step
             self._pace.pause()
             lines = [self._curve.line(record)]
-        elif isinstance(record, TestRecord):
+        elif isinstance(record, records.TestRecord):
             self._test = record
-        else:
+        elif isinstance(record, records.BackRecord):
+            self._go_back(record)
+            lines = field("trouble", f"{record.reason}; going on from step {count(record.step)}", width)
+        elif isinstance(record, records.TroubleRecord):
+            lines = field("trouble", record.text, width)
+        elif isinstance(record, records.EndRecord):
             self.has_ended = True
             lines = self._end(record, width)
         if lines:
             self._last_line = time.perf_counter()
         return lines
+
+    def _go_back(self, record: "BackRecord") -> None:
+        self._pace = Pace(record.step)
+        self._evaluated = record.step
+        self._curve.go_back(record.step)
 
     def _loss_line(self, record: "TrainRecord") -> Text:
         left = self._pace.seconds_left(record.step, self._session.plan.total_steps)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from goodfit.errors import FileError
 from goodfit.training.ema import MovingAverage
 
-__all__ = ["Best", "RunState"]
+__all__ = ["Best", "RunState", "SkippedStep"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,14 @@ class Best:
 
     step: int
     loss: float
+
+
+@dataclass(frozen=True)
+class SkippedStep:
+    """A step, counted from 0, that is left out because it made the loss or the weights not finite; and its examples."""
+
+    step: int
+    examples: tuple[str, ...]
 
 
 @dataclass
@@ -39,7 +47,7 @@ class RunState:
     step: int = 0
     best: Best | None = None
     epochs_since_best: int = 0
-    skipped_steps: list[int] = field(default_factory=list)
+    skipped_steps: list[SkippedStep] = field(default_factory=list)
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
 
     @property
@@ -63,7 +71,7 @@ class RunState:
             "step": self.step,
             "best": asdict(self.best) if self.best else None,
             "epochs_since_best": self.epochs_since_best,
-            "skipped_steps": self.skipped_steps,
+            "skipped_steps": [asdict(skipped) for skipped in self.skipped_steps],
             "log_length": self.log_length,
             "scaler": self.scaler.state_dict(),
             "optimizer": {
@@ -76,6 +84,7 @@ class RunState:
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Take over a saved state; raise FileError, naming what does not fit, if it is of another configuration."""
         try:
+            self._check(tensors, values)
             self.model.load_state_dict(_below(tensors, "model."))
             if self.ema:
                 self.ema.module.load_state_dict(_below(tensors, "ema."))
@@ -91,13 +100,22 @@ class RunState:
             self.step = int(values["step"])
             self.best = Best(**values["best"]) if values["best"] else None
             self.epochs_since_best = int(values["epochs_since_best"])
-            self.skipped_steps = list(values["skipped_steps"])
+            self.skipped_steps = [SkippedStep(kept["step"], tuple(kept["examples"])) for kept in values["skipped_steps"]]
             self.log_length = int(values["log_length"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise FileError(
                 f"the checkpoint does not fit this run's configuration: {first}; was config.toml changed?"
             ) from error
+
+    def _check(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Raise ValueError where something was saved that has no place here, or the other way round."""
+        averaged = any(name.startswith("ema.") for name in tensors)
+        if averaged != (self.ema is not None):
+            raise ValueError(f"it has {'a' if averaged else 'no'} moving average of the weights")
+        saved = [sorted(group) for group in values["param_groups"]]
+        if saved != [sorted(group) for group in self.optimizer.state_dict()["param_groups"]]:
+            raise ValueError(f"it is of another optimiser than {type(self.optimizer).__name__}")
 
     def _match_memory_formats(self) -> None:
         """Lay the optimiser's tensors out in memory as their parameters are: fused kernels go by position, not by index."""

@@ -12,11 +12,12 @@ from goodfit.data.loader import Batch, Loader, steps_per_epoch
 from goodfit.data.transforms import Transform
 from goodfit.devices import Precision, autocast
 from goodfit.distributed import Ranks
+from goodfit.errors import NotFiniteError
 from goodfit.models.freezing import set_training
 from goodfit.randomness import reseed
 from goodfit.training.losses import Loss
 from goodfit.training.schedules import Schedule
-from goodfit.training.state import RunState
+from goodfit.training.state import RunState, SkippedStep
 
 __all__ = ["Step", "Trainer"]
 
@@ -29,6 +30,7 @@ class Step:
     loss: Tensor  # of this update's batch (of this rank's part, where there are ranks), on the device
     learning_rate: float
     stop: bool  # whether a rank was asked to stop; all ranks see the same
+    skipped: SkippedStep | None = None  # that it was left out, and why is known from an earlier try
 
 
 def _never() -> bool:
@@ -75,6 +77,10 @@ class Trainer:
         state = self.state
         index = state.step
         rate = self._set_learning_rate(index)
+        for skipped in state.skipped_steps:
+            if skipped.step == index:
+                state.step = index + 1
+                return Step(index, torch.zeros((), device=self.device), rate, stop=False, skipped=skipped)
         inputs, targets, mine = self._examples(index)
         reseed(self.seed, "module", index, self.ranks.rank)
         state.optimizer.zero_grad(set_to_none=True)
@@ -88,18 +94,32 @@ class Trainer:
         state.scaler.update()
         if state.ema:
             state.ema.update(index)
+        if state.scaler.is_enabled():  # what overflows in fp16 is the scaler's business
+            weight = weight * torch.isfinite(loss)
+            loss = torch.nan_to_num(loss, nan=0.0, posinf=0.0, neginf=0.0)
         state.loss_sum += loss * weight
         state.weight_sum += weight / self.ranks.world
         state.step = index + 1
         return Step(index, loss, rate, stop)
 
     def take_loss(self) -> float:
-        """Return the mean loss over all ranks since it was last taken; this reads the device."""
+        """Return the mean loss over all ranks since it was last taken, nan if no step was; this reads the device.
+
+        Raises NotFiniteError where it is infinite or not a number.
+        """
         self.ranks.add([self.state.loss_sum, self.state.weight_sum])
-        mean = float(self.state.loss_sum / self.state.weight_sum)
+        total, weight = float(self.state.loss_sum), float(self.state.weight_sum)
+        if not math.isfinite(total):
+            raise NotFiniteError(f"the training loss became {total} by step {self.state.step}")
         self.state.loss_sum.zero_()
         self.state.weight_sum.zero_()
-        return mean
+        return total / weight if weight else math.nan
+
+    def is_finite(self, step: Step) -> bool:
+        """Whether a step's loss and the weights after it are finite; this reads the device."""
+        if self.state.scaler.is_enabled():
+            return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in (step.loss, *self.parameters))
 
     def _set_learning_rate(self, index: int) -> float:
         factor = self.schedule(index)

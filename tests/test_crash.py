@@ -1,0 +1,134 @@
+"""No save can be torn: it is killed, or fails, at every single operation on files, and a whole checkpoint is always there."""
+
+import errno
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faults import faulty, killed_at
+from harness import run_through, tiny_pictures
+from test_state import assert_same, make, take_step
+
+from goodfit.artefacts.checkpoint import Snapshot, newest_checkpoint, remove_old, save_checkpoint
+from goodfit.artefacts.host_copy import HostCopy
+from goodfit.artefacts.model_file import ModelFile
+from goodfit.artefacts.run import create_run
+from goodfit.config import Config
+from goodfit.errors import GoodfitError, InputError
+from goodfit.training.state import RunState
+
+MANY = 200  # more operations than any of these has
+
+
+def states(count: int) -> list[RunState]:
+    """The same run after 1, 2, ... steps."""
+    made = []
+    for steps in range(1, count + 1):
+        state = make()
+        for _ in range(steps):
+            take_step(state)
+        made.append(state)
+    return made
+
+
+def save(folder: Path, state: RunState, keep: int = 1) -> None:
+    save_checkpoint(folder, Snapshot.take(state, 0.0, HostCopy()))
+    remove_old(folder, keep, None)
+
+
+def assert_whole(folder: Path, *possible: RunState) -> None:
+    """The newest checkpoint is one of these, and loads."""
+    checkpoint, _ = newest_checkpoint(folder)
+    assert checkpoint is not None, "no checkpoint was left"
+    loaded = make()
+    checkpoint.restore(loaded)
+    assert_same(loaded, next(state for state in possible if state.step == checkpoint.step))
+
+
+def at_every_operation(prepare: Callable[[Path], None], work: Callable[[Path], None], tmp_path: Path) -> int:
+    """Kill `work` at each of its operations in a folder of its own, made by `prepare`; return how many there were."""
+    for n in range(1, MANY):
+        folder = tmp_path / f"killed-{n}"
+        folder.mkdir()
+        prepare(folder)
+        if not killed_at(n, lambda folder=folder: work(folder)):
+            return n - 1
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_save_that_is_killed_anywhere_loses_no_checkpoint(tmp_path: Path, keep: int) -> None:
+    first, second, third = states(3)
+
+    def prepare(folder: Path) -> None:
+        save(folder, first, keep)
+        save(folder, second, keep)
+
+    count = at_every_operation(prepare, lambda folder: save(folder, third, keep), tmp_path)
+    assert count > 15
+    for n in range(1, count + 1):
+        assert_whole(tmp_path / f"killed-{n}", second, third)
+        save(tmp_path / f"killed-{n}", third, keep)  # and the next save is like any other
+        assert_whole(tmp_path / f"killed-{n}", third)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_save_that_fails_anywhere_loses_no_checkpoint(tmp_path: Path, number: int) -> None:
+    first, second = states(2)
+
+    def fail() -> None:
+        raise OSError(number, "injected")
+
+    for n in range(1, MANY):
+        folder = tmp_path / f"failed-{n}"
+        save(folder, first)
+        with faulty(n, fail) as faults, suppress(GoodfitError):
+            save(folder, second)
+        assert_whole(folder, first, second)
+        save(folder, second)
+        assert_whole(folder, second)
+        if not faults.struck:
+            return
+    raise AssertionError("it never ended")
+
+
+def test_a_run_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    def work(folder: Path) -> None:
+        with create_run(folder / "runs" / "run", Config(), {"torch": "any"}, "heading"):
+            pass
+
+    count = at_every_operation(lambda _: None, work, tmp_path)
+    for n in range(1, count + 1):
+        run = tmp_path / f"killed-{n}" / "runs" / "run"
+        assert not run.exists() or {path.name for path in run.iterdir()} == {"config.toml", "environment.json"}
+
+
+def test_a_run_folder_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "injected")
+
+    for n in range(1, MANY):
+        with faulty(n, fail) as faults, suppress(InputError), create_run(tmp_path / "runs" / "run", Config(), {}, "heading"):
+            pass
+        if not faults.struck:
+            break
+        if (tmp_path / "runs").exists():  # the fault struck after the rename
+            left = sorted(path.name for path in (tmp_path / "runs").iterdir())
+            assert left[-1:] == ["run"], faults.struck
+            assert len(left) == 1 or faults.struck == "rmdir"  # the removal itself failed
+            shutil.rmtree(tmp_path / "runs")
+    assert (tmp_path / "runs" / "run" / "config.toml").exists()
+
+
+def test_a_model_file_that_is_replaced_is_the_old_or_the_new(tmp_path: Path) -> None:
+    settings = {"model.name": "mlp", "train.epochs": 1, "train.threads": 1}
+    old = ModelFile.load(run_through({"train": tiny_pictures()}, tmp_path / "run", settings).model)
+    new = replace(old, tensors={name: tensor * 2 for name, tensor in old.tensors.items()})
+    count = at_every_operation(
+        lambda folder: old.save(folder / "m.safetensors"), lambda folder: new.save(folder / "m.safetensors"), tmp_path
+    )
+    for n in range(1, count + 1):
+        ModelFile.load(tmp_path / f"killed-{n}" / "m.safetensors")
