@@ -1,18 +1,16 @@
 """Saving a run off its loop's path: the state is copied between two steps, and a thread writes the copy."""
 
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from goodfit.artefacts.checkpoint import Snapshot, remove_old, save_checkpoint
 from goodfit.artefacts.host_copy import HostCopy
 from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.model_file import ModelFile
+from goodfit.artefacts.tensor_file import is_finite
 from goodfit.errors import NotFiniteError, RunError
 from goodfit.training.state import RunState
 
@@ -89,8 +87,6 @@ class Saver:
 
 def _check_finite(snapshot: Snapshot) -> None:
     """Raise NotFiniteError naming the first of the weights, their average or the loss that is not finite."""
-    names: Mapping[str, torch.Tensor] = snapshot.tensors
-    for name, tensor in names.items():
-        is_checked = name.startswith(("model.", "ema.")) or name == "loss_sum"
-        if is_checked and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    for name, tensor in snapshot.tensors.items():
+        if (name.startswith(("model.", "ema.")) or name == "loss_sum") and not is_finite(tensor):
             raise NotFiniteError(f"{name} is no longer finite at step {snapshot.step}")
