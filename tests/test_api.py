@@ -129,6 +129,7 @@ def test_a_loop_of_one_s_own() -> None:
     assert trainer.state.step == 40
     assert losses[-1] < losses[0]
     assert [step.index for step in trainer.steps(until=42)] == [40, 41]
+    assert [step.index for step in trainer.steps()][-1] == trainer.total_steps - 1
     assert not list(Path().iterdir())
 
 

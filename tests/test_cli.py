@@ -296,3 +296,16 @@ def test_the_catalogues() -> None:
     assert goodfit("--version").out.startswith("goodfit ")
     for done in (datasets, models, summary, recipes):
         assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.data
+def test_the_real_digits_are_learned_evaluated_and_predicted(real_data: Path, tmp_path: Path) -> None:
+    few = ("--set", "data.max_train=3000", "--epochs", "3", "--set", "train.threads=1")
+    done = train("mnist", "--data-root", str(real_data), *few, "--out", "run", "--json").json
+    assert done["test"]["n"] == 10_000
+    assert done["test"]["accuracy"] > 0.95
+    evaluated = goodfit("evaluate", "run", "--data-root", str(real_data), "--json").json
+    assert evaluated == done["test"]
+    other = goodfit("evaluate", "run", "fashion-mnist", "--data-root", str(real_data), "--json")
+    assert other.code == 2
+    assert "classes" in other.err

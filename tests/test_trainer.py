@@ -76,6 +76,7 @@ def make(
         loss=loss or CrossEntropy(),
         schedule=build_schedule(schedule, 8),
         seed=SEED,
+        total_steps=10,
         num_classes=3,
         ranks=ranks,
         **options,

@@ -84,7 +84,7 @@ class Fitting:
         plan, state = self.session.plan, self.state
         if self._stops_early():
             return "early stopping"
-        for step in self.session.trainer.steps(plan.total_steps):
+        for step in self.session.trainer.steps():
             epoch_ends = state.step % plan.steps_per_epoch == 0
             if step.skipped:
                 self._tell(SkipRecord(state.step, self._epoch(), step.skipped.examples))

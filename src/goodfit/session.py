@@ -125,6 +125,7 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
         ),
         seed=config.train.seed,
         num_classes=len(dataset.classes),
+        total_steps=plan.total_steps,
         device=device,
         precision=precision,
         channels_last=channels_last,

@@ -49,6 +49,7 @@ class Trainer:
     schedule: Schedule
     seed: int
     num_classes: int
+    total_steps: int  # of the run
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "fp32"
     channels_last: bool = False
@@ -64,10 +65,10 @@ class Trainer:
             group.setdefault("initial_lr", group["lr"]) for group in self.state.optimizer.param_groups
         ]
 
-    def steps(self, until: int) -> Iterator[Step]:
-        """Perform one optimiser step per turn, up to step number `until`, and yield each."""
+    def steps(self, until: int | None = None) -> Iterator[Step]:
+        """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each."""
         set_training(self.state.model, frozen=self.frozen)
-        while self.state.step < until:
+        while self.state.step < (self.total_steps if until is None else until):
             if not self.state.model.training:  # after an evaluation
                 set_training(self.state.model, frozen=self.frozen)
             yield self.step()
