@@ -196,8 +196,19 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_processes(tmp_path):
 @needs_proc
 def test_a_process_that_dies_is_an_error(tmp_path, directory):
     names = make(tmp_path, MANY)
-    with pytest.raises(RunError, match=r"a process that decodes pictures died; --set data\.processes=1"):
+    with pytest.raises(RunError, match=r"a process that decodes pictures died at '\d+\.png'; replace that file"):
         decode(tmp_path, names, processes=2, progress=lambda *_: [os.kill(child, signal.SIGKILL) for child in children()])
+    assert not children()
+    assert list(directory.iterdir()) == []
+
+
+@needs_proc
+def test_a_process_that_hangs_is_ended_and_the_picture_named(tmp_path, directory):
+    names = make(tmp_path, MANY)
+    (tmp_path / names[100]).unlink()
+    os.mkfifo(tmp_path / names[100])  # to read it is to wait for ever
+    with pytest.raises(RunError, match=rf"took too long at '{names[100]}'; replace that file, .*data\.timeout=SECONDS"):
+        decode(tmp_path, names, processes=2, timeout=0.5)
     assert not children()
     assert list(directory.iterdir()) == []
 

@@ -156,15 +156,15 @@ def damaged_folder(patch: Patch) -> None:
 
 def counted_processes(patch: Patch) -> None:
     """Few pictures that are decoded by processes as many are; each process leaves a file when it is started."""
-    from goodfit.data import cache
+    from goodfit.data import cache, processes
 
-    popen = cache.Popen
+    popen = processes.Popen
 
     def start(*arguments: Any, **options: Any) -> Any:
         Path(f"process-{len(list(Path().glob('process-*')))}").touch()
         return popen(*arguments, **options)
 
-    patch.setattr(cache, "Popen", start)
+    patch.setattr(processes, "Popen", start)
     patch.setattr(cache, "FEW", 1)
     patch.setattr(cache, "CHUNK", 10)
     folder(patch)
@@ -225,6 +225,7 @@ class Case:
 
 CONVNET = {"model.name": "convnet"}
 FOLDER = {"data.name": "folder"}
+TWO = FOLDER | {"data.processes": 2}
 MOMENTUM = {"optim.momentum": 0.5}
 STEPWISE = {"checkpoint.every_steps": 1}
 
@@ -253,6 +254,7 @@ KEYS = {
     "data.processes": Case(
         2, lambda _: len(list(Path().glob("process-*"))), (0, 2), FOLDER | {"data.processes": 1}, counted_processes
     ),
+    "data.timeout": Case(1e-6, input_shape, ((3, 8, 8), re.compile("took too long at 'class")), TWO, counted_processes),
     "data.budget": Case(1e-9, input_shape, ((3, 8, 8), re.compile("data.budget")), FOLDER, folder),
     "transform.mean": Case(0.25, transform("mean")),
     "transform.std": Case([0.5, 0.25, 0.125], transform("std")),

@@ -97,7 +97,15 @@ def test_the_record_says_how_and_not_where() -> None:
     assert configuration["optim.name"] == "adam"
     assert configuration["optim.lr"] == 0.001
     left_out = made.plan.config.flat().keys() - configuration.keys()
-    assert left_out == {"data.name", "data.root", "data.processes", "data.budget", "train.device", "train.threads"}
+    assert left_out == {
+        "data.name",
+        "data.root",
+        "data.processes",
+        "data.budget",
+        "data.timeout",
+        "train.device",
+        "train.threads",
+    }
 
 
 def test_a_frozen_body_stays_as_it_came() -> None:

@@ -14,7 +14,6 @@ __all__ = ["Config", "Layer", "dump_toml", "merge", "parse_assignment", "read_to
 
 # Named in the design, and refused by name until they change a run.
 NOT_BUILT = {
-    "data.timeout": "pictures are decoded before training starts",
     "parallel.mode": "ranks are started with torchrun",
     "parallel.ranks": "ranks are started with torchrun",
     "parallel.bitwise": "results repeat bit for bit at the same number of ranks only",
@@ -56,6 +55,7 @@ class DataConfig(_Section):
     download: bool = True  # fetch a named data set that is not on this disk
     processes: Count = 0  # that decode pictures; 0: one a core
     budget: NonNegative = 0.0  # gigabytes of decoded pictures on disk, the least used going first; 0: a quarter of what is free
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0  # seconds that a process may take for one picture
 
 
 class TransformConfig(_Section):

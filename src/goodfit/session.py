@@ -29,7 +29,7 @@ from goodfit.training.trainer import Trainer
 __all__ = ["Session", "make_session"]
 
 # Where the run was made does not belong in the model file: equal runs give equal files.
-NOT_RECORDED = ("data.name", "data.root", "train.device", "train.threads", "data.processes", "data.budget")
+NOT_RECORDED = ("data.name", "data.root", "train.device", "train.threads", "data.processes", "data.budget", "data.timeout")
 
 
 @dataclass(frozen=True)

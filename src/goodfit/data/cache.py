@@ -4,34 +4,31 @@ A cache file holds the pixels (N, C, H, W) of the readable pictures in the order
 (geometry and unreadable pictures), then the length of the index in 8 bytes; it appears by one rename. Its name is a SHA-256
 over the names, sizes and times of the pictures and what is wanted of them.
 
-Nothing here imports torch: the decoding processes run this module. They are asked over pipes and not made by
-`multiprocessing`, which would run the user's own script again in each of them.
+Nothing here imports torch: the decoding processes run this module.
 """
 
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from queue import SimpleQueue
 from shutil import disk_usage
 from statistics import median_low
-from subprocess import PIPE, Popen
 from tempfile import mkstemp
 from time import time
 from typing import Any
 
 from goodfit.data.images import Geometry, Header, opened, read_header, to_pixels
+from goodfit.data.processes import Runner, runner
 from goodfit.devices import choose_threads
-from goodfit.errors import DataError, RunError
+from goodfit.errors import DataError
 from goodfit.files import sync_folder
 
-__all__ = ["DecodedPictures", "cache_directory", "choose_geometry", "decode_pictures", "serve"]
+__all__ = ["DecodedPictures", "cache_directory", "choose_geometry", "decode_names", "decode_pictures", "scan_names"]
 
 FORMAT_VERSION = 1  # part of the key: raise it when the same files would give other pixels
 CHUNK = 32  # pictures in one request to a process
@@ -41,7 +38,6 @@ SIDES = (128, 96, 64, 32)  # of the square that is chosen where the pictures dif
 DAY = 86_400  # seconds
 
 Progress = Callable[[int, int], None]
-Runner = Callable[[str, Iterable[tuple[Any, ...]]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,20 +83,22 @@ def decode_pictures(
     num_training: int,
     processes: int = 0,
     budget: int | None = None,
+    timeout: float = 60.0,
     progress: Progress | None = None,
 ) -> DecodedPictures:
     """Return the pictures `root/name` decoded, at once if that was done before.
 
     The first `num_training` of them choose the geometry (see `choose_geometry`). Without `processes` there is one a core.
-    `budget` limits the bytes of all caches; None: a quarter of the disk that is free for them. `progress` is told (done, total). Raise
-    DataError where the pixels do not fit on the disk or none of the pictures can be read.
+    `budget` limits the bytes of all caches; None: a quarter of the disk that is free for them. A process may take `timeout`
+    seconds for one picture. `progress` is told (done, total). Raise DataError where the pixels do not fit on the disk or none
+    of the pictures can be read, and RunError where a process dies or hangs.
     """
     file = cache_directory() / f"{_key(root, names, wanted, num_training)}.pictures"
     known = _load(file)
     if known:
         return known
     count = 1 if len(names) < FEW else min(choose_threads(processes), math.ceil(len(names) / CHUNK))
-    with _new_file(file) as new, _runner(count) as run:
+    with _new_file(file) as new, runner(count, timeout) as run:
         # Most folders are what a first look says, and then each picture is opened once; of the others some are twice.
         guess = wanted if isinstance(wanted, Geometry) else choose_geometry(_sample(run, root, names[:num_training]), wanted)
         _make_room(new, len(names), guess, budget)
@@ -234,7 +232,7 @@ def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
 def _sample(run: Runner, root: Path, names: Sequence[str]) -> list[Header]:
     some = names[:: math.ceil(len(names) / SAMPLE)]
     requests = ((str(root), some[start : start + CHUNK]) for start in range(0, len(some), CHUNK))
-    return [Header(*header) for reply in run("scan", requests) for header in reply if header]
+    return [Header(*header) for reply in run(scan_names, requests) for header in reply if header]
 
 
 def _decode_all(
@@ -245,7 +243,7 @@ def _decode_all(
     requests = ((str(root), names[start : start + CHUNK], start, str(file), geometry) for start in starts)
     headers: list[Header | None] = []
     unreadable: dict[str, str] = {}
-    for reply in run("decode", requests):
+    for reply in run(decode_names, requests):
         for header, reason in reply:
             if reason:
                 unreadable[names[len(headers)]] = reason
@@ -255,23 +253,21 @@ def _decode_all(
     return headers, unreadable
 
 
-def _scan_chunk(root: str, names: Sequence[str]) -> list[Header | None]:
-    headers: list[Header | None] = []
+def scan_names(root: str, names: Sequence[str]) -> Iterator[Header | None]:
+    """Yield the header of each picture, None for one that cannot be read."""
     for name in names:
         header = None
         with suppress(DataError), opened(f"{root}/{name}", name) as image:  # the decoding will say it again
             header = read_header(image)
-        headers.append(header)
-    return headers
+        yield header
 
 
-def _decode_chunk(
+def decode_names(
     root: str, names: Sequence[str], start: int, file: str, geometry: Sequence[Any]
-) -> list[tuple[Header | None, str | None]]:
-    """Write the pictures to the rows of `file` from `start` on; return each one's header and why it is not there."""
+) -> Iterator[tuple[Header | None, str | None]]:
+    """Write the pictures to the rows of `file` from `start` on; yield each one's header and why it is not there."""
     wanted = Geometry(*geometry)
     size = math.prod(wanted.shape)
-    results = []
     with _writing(Path(file)), Path(file).open("r+b") as stream:
         stream.seek(start * size)
         for name in names:
@@ -283,74 +279,4 @@ def _decode_chunk(
             except DataError as error:
                 reason = str(error)
             stream.write(pixels)
-            results.append((header, reason))
-    return results
-
-
-TASKS: dict[str, Callable[..., Any]] = {"scan": _scan_chunk, "decode": _decode_chunk}
-
-
-def serve() -> None:
-    """Be a decoding process: answer the requests on standard input, a line of JSON each, until it is closed."""
-    for line in sys.stdin:
-        task, request = json.loads(line)
-        try:
-            reply = {"result": TASKS[task](*request)}
-        except DataError as error:
-            reply = {"error": str(error)}
-        try:
-            sys.stdout.write(json.dumps(reply) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:  # the process that asked was killed; leave without a word
-            os._exit(1)
-
-
-@contextmanager
-def _runner(count: int) -> Iterator[Runner]:
-    """Yield a function that does tasks in `count` processes and gives the results in order; one is this process."""
-    if count == 1:
-        yield lambda task, requests: (TASKS[task](*request) for request in requests)
-        return
-    command = [sys.executable, "-P", "-c", "from goodfit.data.cache import serve; serve()"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folder or os.curdir for folder in sys.path)}
-    workers: list[Popen[bytes]] = []
-    idle: SimpleQueue[Popen[bytes]] = SimpleQueue()
-    threads = ThreadPoolExecutor(count)
-    try:
-        for _ in range(count):
-            # In a session of their own Ctrl-C at the terminal does not reach them: this process ends them.
-            worker = Popen(command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True)  # noqa: S603  our own code
-            workers.append(worker)
-            idle.put(worker)
-        yield lambda task, requests: threads.map(lambda request: _ask(idle, task, request), requests)
-    finally:
-        for worker in workers:
-            worker.kill()
-        threads.shutdown(cancel_futures=True)
-        for worker in workers:
-            _close(worker)
-
-
-def _ask(idle: SimpleQueue[Popen[bytes]], task: str, request: tuple[Any, ...]) -> Any:
-    worker = idle.get()
-    try:
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        worker.stdin.write(json.dumps([task, request]).encode() + b"\n")
-        worker.stdin.flush()
-        reply = json.loads(worker.stdout.readline())
-    except (OSError, ValueError) as error:
-        raise RunError("a process that decodes pictures died; --set data.processes=1 decodes without processes") from error
-    finally:
-        idle.put(worker)
-    if "error" in reply:
-        raise DataError(reply["error"])
-    return reply["result"]
-
-
-def _close(worker: Popen[bytes]) -> None:
-    worker.wait()
-    for pipe in (worker.stdin, worker.stdout):
-        with suppress(BrokenPipeError):  # a request that it did not live to read
-            assert pipe is not None
-            pipe.close()
+            yield header, reason

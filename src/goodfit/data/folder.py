@@ -32,6 +32,7 @@ def read_folder(
     skip_bad: bool = False,
     processes: int = 0,
     budget: int | None = None,
+    timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
     transform: ImageTransform | None = None,
 ) -> RawData:
@@ -39,7 +40,7 @@ def read_folder(
 
     `image_size` is the side of the square that they become (0: see `choose_geometry`); where a trained model's `transform`
     is given they take its form, and need not have all its classes. A picture that cannot be read is an error unless
-    `skip_bad`. `processes`, `budget` (bytes) and `progress` are those of `decode_pictures`. Raises DataError.
+    `skip_bad`. `processes`, `budget` (bytes), `timeout` (seconds) and `progress` are those of `decode_pictures`. Raises DataError.
     """
     ignored: Counter[str] = Counter()
     parts = _list_parts(path, ignored)
@@ -51,6 +52,7 @@ def read_folder(
         num_training=len(_names(parts.get("train", {}))),
         processes=processes,
         budget=budget,
+        timeout=timeout,
         progress=progress,
     )
     notes = ["left out: " + ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))] if ignored else []

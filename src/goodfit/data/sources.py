@@ -101,6 +101,7 @@ def _read_folder(data: str | Path, config: DataConfig, progress: Progress | None
         skip_bad=config.skip_bad,
         processes=config.processes,
         budget=round(config.budget * GIGABYTE) or None,
+        timeout=config.timeout,
         progress=(lambda done, total: progress("decoding pictures", done, total)) if progress else None,
         transform=like.transform if like and isinstance(like.transform, ImageTransform) else None,
     )
