@@ -12,7 +12,7 @@ from goodfit.config import Config, Layer, merge
 from goodfit.data.dataset import Part, RawData, Split, SplitName, fingerprint
 from goodfit.data.sources import Like, Progress, read_data
 from goodfit.data.splits import choose_rows, encode_parts, make_splits
-from goodfit.devices import choose_device
+from goodfit.devices import choose_device, choose_threads, computing
 from goodfit.errors import ConfigError, DataError
 from goodfit.evaluation.evaluate import evaluate
 from goodfit.evaluation.metrics import Evaluation
@@ -59,7 +59,10 @@ def evaluate_model(
     chosen, name = _own_split(raw, parts, config, split) if is_own else _other_split(raw, parts, split)
     if is_own and run and split == "test":
         run.count_test_use("evaluate", file.training["steps"])
-    return evaluate(file.trained_model(choose_device(config.train.device)), chosen, name)
+    device, settings = choose_device(config.train.device), config.train
+    # With the run's own number of threads its result comes out again, bit for bit.
+    with computing(device, choose_threads(settings.threads), settings.deterministic):
+        return evaluate(file.trained_model(device), chosen, name)
 
 
 def _configuration(file: ModelFile, run: Run | None, layers: Sequence[Layer]) -> Config:
