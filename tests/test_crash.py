@@ -75,6 +75,23 @@ def test_a_save_that_is_killed_anywhere_loses_no_checkpoint(tmp_path: Path, keep
         assert_whole(tmp_path / f"killed-{n}", third)
 
 
+@pytest.mark.parametrize("operations", [0, 12])  # 12: the save before was killed too
+def test_a_save_of_the_same_step_that_is_killed_anywhere_loses_nothing(tmp_path: Path, operations: int) -> None:
+    (only,) = states(1)
+
+    def prepare(folder: Path) -> None:
+        save(folder, only)
+        assert operations == 0 or killed_at(operations, lambda: save(folder, only))
+
+    count = at_every_operation(prepare, lambda folder: save(folder, only), tmp_path)
+    assert count > 15
+    for n in range(1, count + 1):
+        folder = tmp_path / f"killed-{n}"
+        assert_whole(folder, only)
+        save(folder, only)
+        assert [path.name for path in folder.iterdir()] == ["step-1"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_save_that_fails_anywhere_loses_no_checkpoint(tmp_path: Path, number: int) -> None:
     first, second = states(2)

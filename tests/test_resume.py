@@ -62,8 +62,8 @@ def test_a_stopped_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> No
     assert stopped == expected
 
 
-@pytest.mark.parametrize("step", range(1, 16))
-def test_any_step_is_a_safe_place_to_stop(step: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", range(1, 23))  # 18 steps, 3 evaluations and the test ask
+def test_any_moment_is_a_safe_place_to_stop(step: int, tmp_path: Path) -> None:
     data, settings = {"train": tiny_pictures()}, BASE | CONFIGURATIONS["everything"]
     expected = fingerprints(run_through(data, tmp_path / "through", settings))
     assert fingerprints(run_with_stops(data, tmp_path / "stopped", settings, stops=[step])) == expected

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import StopAt, request, run_through, silent, tiny_pictures
+from harness import StopAt, full_disk, request, run_through, silent, tiny_pictures
 
 import goodfit
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import Run, create_run, find_runs
 from goodfit.config import Config, Layer, merge
 from goodfit.errors import ConfigError, FileError, Interrupted, RunError
-from goodfit.workflows import train
+from goodfit.signals import StopSignals
+from goodfit.workflows import resume, train
 
 SETTINGS: dict[str, Any] = {
     "model.name": "mlp",
@@ -169,6 +170,16 @@ def test_a_run_folder_is_made_whole_and_reads_back(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_process_was_writing_is_removed_by_the_next(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(request(DATA, tmp_path / "run", SETTINGS), silent(), StopAt(2))
+    half = [tmp_path / "run" / ".best.safetensors.7.tmp", tmp_path / "run" / "checkpoints" / "step-2" / ".state.json.7.tmp"]
+    for path in half:
+        path.write_bytes(b"half")
+    resume(tmp_path / "run", silent(), StopSignals(), data=DATA)
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
 def test_runs_are_found_by_name(tmp_path: Path) -> None:
     for name in ("b", "a"):
         with create_run(tmp_path / "runs" / name, Config(), {}, name):
@@ -179,3 +190,11 @@ def test_runs_are_found_by_name(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "runs" / "notes") == []
     with pytest.raises(FileError, match=r"none' is not a folder; runs are made in runs/ unless --out says otherwise"):
         find_runs(tmp_path / "none")
+
+
+def test_a_use_of_the_test_split_that_cannot_be_counted_is_an_error(tmp_path: Path) -> None:
+    run = run_through(
+        {"train": tiny_pictures()}, tmp_path / "run", {"model.name": "mlp", "train.epochs": 1, "train.threads": 1}
+    )
+    with full_disk(room=1), pytest.raises(RunError, match=r"cannot write '.*test_uses\.jsonl': File too large; free space"):
+        run.count_test_use("evaluate", 3)

@@ -52,12 +52,13 @@ def test_a_finished_run_is_replayed_between_its_checkpoints_and_left_as_it_is(tm
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["run"]
 
 
-def test_a_stopped_run_with_one_checkpoint_is_replayed_from_its_beginning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "step"), [(4, 4), (6, 6), (7, 6), (8, 7)])  # the 7th question comes in an evaluation
+def test_a_stopped_run_with_one_checkpoint_is_replayed_from_its_beginning(tmp_path: Path, stop: int, step: int) -> None:
     with suppress(Interrupted):
-        train(request(DATA, tmp_path / "run", SETTINGS | {"checkpoint.every_steps": 0}), silent(), StopAt(7))
+        train(request(DATA, tmp_path / "run", SETTINGS | {"checkpoint.every_steps": 0}), silent(), StopAt(stop))
     found = verify(tmp_path / "run", silent(), data=DATA)
     assert found.holds
-    assert found.replayed == ((0, 7),)
+    assert found.replayed == ((0, step),)
 
 
 def test_the_first_tensor_that_differs_is_named(tmp_path: Path) -> None:

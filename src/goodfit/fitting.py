@@ -25,7 +25,8 @@ from goodfit.artefacts.run import Run
 from goodfit.artefacts.saver import Saver
 from goodfit.data.dataset import SplitName
 from goodfit.errors import DivergedError, NotFiniteError, RunError
-from goodfit.evaluation.evaluate import evaluate
+from goodfit.evaluation.evaluate import EvaluationStopped, TrainedModel, evaluate
+from goodfit.evaluation.metrics import Evaluation
 from goodfit.recovery import find_bad_step, go_back
 from goodfit.session import Session
 from goodfit.training.state import Best, SkippedStep
@@ -73,15 +74,14 @@ class Fitting:
                 except NotFiniteError as error:
                     reason = None
                     self._leave_out(error)
-            ended = reason != "a signal"
-            if ended:
-                self._test()
-                self._tell(EndRecord(self.state.step, self._epoch(), reason, self._seconds()))
-        return ended
+            return reason != "a signal" and self._end(reason)
 
     def _train(self) -> str:
         """Do the steps that are left, and return why they ended."""
         plan, state = self.session.plan, self.state
+        was_stopped = state.step % plan.steps_per_epoch == 0 and state.step > state.evaluated_step
+        if was_stopped and not self._evaluate():
+            return "a signal"
         if self._stops_early():
             return "early stopping"
         for step in self.session.trainer.steps():
@@ -90,9 +90,7 @@ class Fitting:
                 self._tell(SkipRecord(state.step, self._epoch(), step.skipped.examples))
             if epoch_ends or state.step % self.config.log.every_steps == 0:
                 self._log_loss(step.learning_rate)
-            if epoch_ends:
-                self._evaluate()
-            if step.stop:
+            if (epoch_ends and not self._evaluate()) or step.stop:
                 return "a signal"
             if self._stops_early():
                 return "early stopping"
@@ -111,15 +109,17 @@ class Fitting:
         if self.saver:
             self.saver.prepare(self.state)
 
-    def _evaluate(self) -> None:
-        """Evaluate at the end of an epoch; only the validation split chooses the best step."""
+    def _evaluate(self) -> bool:
+        """Evaluate at the end of an epoch, unless a signal prevents it; only the validation split chooses the best step."""
         state, plan = self.state, self.session.plan
-        evaluation = evaluate(
-            self.session.trained_model(), plan.dataset.splits[self.curve_split], self.curve_split, self.session.ranks
-        )
+        try:
+            evaluation = self._measure(self.session.trained_model(), self.curve_split)
+        except EvaluationStopped:
+            return False
         validates = self.curve_split == "val"
         if not isfinite(evaluation.loss):
             raise NotFiniteError(f"the {self.curve_split} loss became {evaluation.loss} by step {state.step}")
+        state.evaluated_step = state.step
         better = validates and (state.best is None or evaluation.loss < state.best.loss)
         state.epochs_since_best = 0 if better or not validates else state.epochs_since_best + 1
         if better:
@@ -134,21 +134,31 @@ class Fitting:
                 self.saver.hold(self.run.model, file)
         self._tell(EvaluationRecord(state.step, state.step // plan.steps_per_epoch, evaluation, better, self._seconds()))
         self.last_log = (state.step, time.perf_counter())  # so that the next throughput is of training alone
+        return True
 
-    def _test(self) -> None:
-        """Test the best model, and write the result into its file."""
+    def _measure(self, model: TrainedModel, split: SplitName) -> Evaluation:
+        splits = self.session.plan.dataset.splits
+        return evaluate(model, splits[split], split, self.session.ranks, self.session.trainer.stop_asked)
+
+    def _end(self, reason: str) -> bool:
+        """Test the best model, write the result into its file, and say that training has ended; a signal may prevent it."""
         file = ModelFile.load(self.run.model) if self.session.ranks.is_first else None
         now = self.session.trained_model()
         best = replace(now, module=copy.deepcopy(now.module))
         if file:
             best.module.load_state_dict(file.tensors)
         self.session.ranks.share(best.module.state_dict().values())
-        evaluation = evaluate(best, self.session.plan.dataset.splits["test"], "test", self.session.ranks)
+        try:
+            evaluation = self._measure(best, "test")
+        except EvaluationStopped:
+            return False
         step = self.state.best.step if self.state.best else self.state.step
         if file:
             self.run.count_test_use("train", step)
             replace(file, test=evaluation.to_json()).save(self.run.model)
         self._tell(TestRecord(step, evaluation))
+        self._tell(EndRecord(self.state.step, self._epoch(), reason, self._seconds()))
+        return True
 
     def _stops_early(self) -> bool:
         patience = self.config.train.early_stopping
@@ -181,7 +191,9 @@ class Fitting:
             if self.saver.wait():
                 self.failed_saves.clear()
         except NotFiniteError:
-            raise
+            # With ranks the others do not know: all of them will see it together in the next loss that is read.
+            if self.session.ranks.world == 1:
+                raise
         except RunError as error:
             self.failed_saves.append(time.perf_counter())
             if len(self.failed_saves) >= MAX_FAILED_SAVES or self.failed_saves[-1] - self.failed_saves[0] > MAX_SECONDS_UNSAVED:

@@ -85,8 +85,16 @@ def _scratch(run: Run, start: Checkpoint | None) -> Iterator[Path]:
 
 def _replay(folder: Path, plan: Plan, end: Checkpoint) -> str | None:
     """Train in `folder` up to the step of `end`; return what differs from it, None if nothing does."""
-    run, ranks = Run(folder), Ranks()
-    session = make_session(plan, ranks, lambda: session.state.step >= end.step - 1)
+    run = Run(folder)
+    evaluated = json.loads((end.path / "state.json").read_text(encoding="utf-8"))["evaluated_step"]
+
+    def stop_asked() -> bool:
+        """In the last step, not in the evaluation before it; and in the evaluation after it, if none was done there."""
+        state = session.state
+        is_evaluating = state.step % plan.steps_per_epoch == 0 and state.evaluated_step < state.step
+        return state.evaluated_step >= evaluated if state.step >= end.step else state.step == end.step - 1 and not is_evaluating
+
+    session = make_session(plan, Ranks(), stop_asked)
     checkpoint, _ = newest_checkpoint(run.checkpoints)
     if checkpoint:
         checkpoint.restore(session.state)

@@ -107,6 +107,7 @@ def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | No
         screen.say(f"this run has finished; give it more epochs with: goodfit resume {shlex.quote(str(path))} --epochs N")
         return run
     with ranks(choose_device(config.train.device)) as place, _locked(run, place):
+        _on_first(place, run.tidy)
         made = _in_turn(place, lambda: make_plan(data, layers, None, screen.progress, is_complete=True))
         session = make_session(made, place, signals.asked)
         checkpoint = _restore(session, run, screen)

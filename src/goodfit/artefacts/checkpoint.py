@@ -36,6 +36,7 @@ __all__ = [
 
 FORMAT = 1
 FILES = ("state.safetensors", "state.json")
+BEFORE = ".before"  # ends the name of a whole checkpoint while another of its step is written
 
 
 class _DamagedError(FileError):
@@ -82,9 +83,13 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Checkpoint:
         "state.safetensors": [header(snapshot.tensors), *data_chunks(snapshot.tensors)],
         "state.json": [json.dumps(snapshot.values, indent=1, allow_nan=False).encode()],
     }
+    before = path.with_name(path.name + BEFORE)
     with _saying(path):
         if path.is_symlink():
             path.unlink()  # else the files would be written wherever it leads
+        if _is_whole(path):  # one of the same step, such as from before its evaluation: it stays until this one is whole
+            _remove(before)
+            path.replace(before)
         path.mkdir(parents=True, exist_ok=True)
         (path / "manifest.json").unlink(missing_ok=True)
     for name, pieces in contents.items():
@@ -95,10 +100,19 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Checkpoint:
     write_atomically(path / "manifest.json", json.dumps(manifest, indent=1))
     with _saying(path):
         sync_folder(folder)
-    for later in find_checkpoints(folder):
-        if _step(later) > snapshot.step:
-            _remove(later)  # the run went back behind it because it was damaged
+    for other in find_checkpoints(folder):
+        # Later ones were damaged, so that the run went back behind them.
+        if _step(other) > snapshot.step or other.name.endswith(BEFORE):
+            _remove(other)
     return Checkpoint(path, snapshot.step, snapshot.seconds)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _verify(path)
+    except FileError:
+        return False
+    return True
 
 
 @contextmanager
@@ -121,12 +135,12 @@ def _listed(pieces: Iterable[Buffer]) -> dict[str, Any]:
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the folders that claim to be checkpoints, oldest first; a link to a folder elsewhere is none."""
     found = [path for path in folder.glob("step-*") if path.is_dir() and not path.is_symlink()]
-    return sorted((path for path in found if _step(path) >= 0), key=_step)
+    return sorted((path for path in found if _step(path) >= 0), key=lambda path: (_step(path), not path.name.endswith(BEFORE)))
 
 
 def _step(path: Path) -> int:
     """Return the step that a folder is named for, -1 if it is named for none."""
-    number = path.name.removeprefix("step-")
+    number = path.name.removeprefix("step-").removesuffix(BEFORE)
     return int(number) if number.isdecimal() else -1
 
 

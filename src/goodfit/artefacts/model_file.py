@@ -7,18 +7,21 @@ clock, host or path, so equal runs give equal files; nothing in it can run code.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import chain
 from math import isfinite
 from pathlib import Path
+from threading import get_ident
 from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from goodfit.artefacts.tensor_file import data_chunks, header
 from goodfit.data.dataset import TargetScale, Task
@@ -36,6 +39,8 @@ FORMAT = 1
 KEY = "goodfit"
 BLANK = "0" * 64  # stands in the place of the SHA-256 while it is computed
 MAX_HEADER = 64 << 20
+SPARE_PARAMETERS = 100  # tensors, and numbers in them, that a module may have beyond twice those of its file
+SPARE_WEIGHTS = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,11 @@ class ModelFile:
     def module(self) -> nn.Module:
         """Build the module and give it the file's weights; raise FileError where they do not fit.
 
-        It is built without memory first, so a file that asks for a huge model is refused before anything is allocated.
+        It is built without memory first, and no further than the file's weights go, so a file that asks for a huge model
+        is refused at once and before anything is allocated.
         """
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _at_most(self.tensors, self.architecture.name):
                 empty = self.architecture.build()
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             raise FileError(f"the model file's {self.architecture.name} cannot be built: {error!r:.200}") from error
@@ -227,6 +233,34 @@ def _missing(path: Path) -> str:
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}" for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _at_most(tensors: Mapping[str, Tensor], name: str) -> Iterator[None]:
+    """Let this thread build no module that needs far more weights than `tensors`: raise FileError as soon as one does.
+
+    Twice as much is admitted and a little more, because a library's head is built before the one that takes its place.
+    """
+    thread = get_ident()
+    parameters = 2 * len(tensors) + SPARE_PARAMETERS
+    weights = 2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE_WEIGHTS
+
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters, weights
+        if parameter is None or get_ident() != thread:
+            return
+        parameters -= 1
+        weights -= parameter.numel()
+        if parameters < 0 or weights < 0:
+            raise FileError(
+                f"the weights do not fit the architecture {name}: it asks for more than the file has; get a fresh copy"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _is_record(training: Any) -> bool:

@@ -9,17 +9,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from goodfit.artefacts.checkpoint import find_checkpoints
 from goodfit.artefacts.metrics_log import read_metrics
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.predictor import Predictor
 from goodfit.config import Config, Layer, dump_toml, merge, read_toml
-from goodfit.errors import FileError
+from goodfit.errors import FileError, RunError
 from goodfit.evaluation.metrics import Evaluation, evaluation_from_json
 from goodfit.files import new_folder, write_atomically
 
@@ -99,9 +100,13 @@ class Run:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     def count_test_use(self, by: str, step: int) -> None:
-        """Write down that the test split was used."""
-        with (self.path / "test_uses.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"by": by, "step": step}) + "\n")
+        """Write down that the test split was used; raise RunError where the disk does not take it."""
+        path = self.path / "test_uses.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"by": by, "step": step}) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {str(path)!r}: {error.strerror}; free space and try again") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -126,6 +131,13 @@ class Run:
             yield
         finally:
             os.close(descriptor)
+
+    def tidy(self) -> None:
+        """Remove the files that a process was writing when it was killed; the folder must be locked."""
+        for folder in (self.path, *find_checkpoints(self.checkpoints)):
+            for left in folder.glob(".*.tmp"):
+                with suppress(OSError):
+                    left.unlink()
 
     def summary(self) -> dict[str, Any]:
         """Return what `goodfit train --json` prints."""

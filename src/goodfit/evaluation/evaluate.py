@@ -1,5 +1,6 @@
 """A trained model as evaluation, prediction and shipping see it, and its evaluation on a split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from goodfit.distributed import Ranks
 from goodfit.evaluation.metrics import ClassificationCounts, Evaluation, RegressionSums
 from goodfit.models.outputs import OutputMeaning, check_outputs, log_probabilities, probabilities
 
-__all__ = ["TrainedModel", "evaluate"]
+__all__ = ["EvaluationStopped", "TrainedModel", "evaluate"]
 
 BATCH_BYTES = 8 << 20  # of stored examples: large enough to keep a device busy
 BATCH_SIZE = 512
@@ -53,9 +54,22 @@ class TrainedModel:
         return self.target_scale.to_unit(self(stored)[:, 0])
 
 
+class EvaluationStopped(Exception):  # noqa: N818  nothing is wrong
+    """An evaluation was asked to stop; it has changed nothing."""
+
+
+def _never() -> bool:
+    return False
+
+
 @torch.inference_mode()
-def evaluate(model: TrainedModel, split: Split, name: str, ranks: Ranks | None = None) -> Evaluation:
-    """Return the metrics of `model` on every example of `split`, each counted once on any number of ranks."""
+def evaluate(
+    model: TrainedModel, split: Split, name: str, ranks: Ranks | None = None, stop_asked: Callable[[], bool] = _never
+) -> Evaluation:
+    """Return the metrics of `model` on every example of `split`, each counted once on any number of ranks.
+
+    Raises EvaluationStopped between two batches if `stop_asked` says so; with several ranks, which must agree, it is not asked.
+    """
     ranks = ranks or Ranks()
     ranks.share(model.module.buffers())  # batch statistics are each rank's own; the first rank's are the model's
     mine = ranks.slice(len(split))
@@ -68,6 +82,8 @@ def evaluate(model: TrainedModel, split: Split, name: str, ranks: Ranks | None =
     else:
         sums = RegressionSums(model.device, center=model.target_scale.mean)
     for some_rows, some_targets in zip(rows.split(size), targets.split(size), strict=True):
+        if ranks.world == 1 and stop_asked():
+            raise EvaluationStopped
         stored = split.inputs.index_select(0, some_rows.to(split.inputs.device))
         _count(sums, model, model(stored), some_targets.to(model.device))
     ranks.add(sums.tensors())

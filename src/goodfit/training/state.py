@@ -47,6 +47,7 @@ class RunState:
     step: int = 0
     best: Best | None = None
     epochs_since_best: int = 0
+    evaluated_step: int = 0  # of the last evaluation: a stop may fall between an epoch's end and its evaluation
     skipped_steps: list[SkippedStep] = field(default_factory=list)
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
 
@@ -71,6 +72,7 @@ class RunState:
             "step": self.step,
             "best": asdict(self.best) if self.best else None,
             "epochs_since_best": self.epochs_since_best,
+            "evaluated_step": self.evaluated_step,
             "skipped_steps": [asdict(skipped) for skipped in self.skipped_steps],
             "log_length": self.log_length,
             "scaler": self.scaler.state_dict(),
@@ -100,6 +102,7 @@ class RunState:
             self.step = int(values["step"])
             self.best = Best(**values["best"]) if values["best"] else None
             self.epochs_since_best = int(values["epochs_since_best"])
+            self.evaluated_step = int(values["evaluated_step"])
             self.skipped_steps = [SkippedStep(kept["step"], tuple(kept["examples"])) for kept in values["skipped_steps"]]
             self.log_length = int(values["log_length"])
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -117,10 +117,11 @@ class Trainer:
         return total / weight if weight else math.nan
 
     def is_finite(self, step: Step) -> bool:
-        """Whether a step's loss and the weights after it are finite; this reads the device."""
-        if self.state.scaler.is_enabled():
-            return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
-        return all(bool(torch.isfinite(tensor).all()) for tensor in (step.loss, *self.parameters))
+        """Whether a step's loss, on every rank, and the weights after it are finite; this reads the device."""
+        tensors = [*self.parameters] if self.state.scaler.is_enabled() else [step.loss, *self.parameters]
+        broken = torch.stack([torch.isfinite(tensor).logical_not().any() for tensor in tensors]).any().float()
+        self.ranks.add([broken])
+        return not bool(broken)
 
     def _set_learning_rate(self, index: int) -> float:
         factor = self.schedule(index)
