@@ -85,8 +85,9 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Checkpoint:
     }
     before = path.with_name(path.name + BEFORE)
     with _saying(path):
-        if path.is_symlink():
-            path.unlink()  # else the files would be written wherever it leads
+        for place in (path, before):
+            if place.is_symlink():
+                place.unlink()  # else the files would be written wherever it leads
         if _is_whole(path):  # one of the same step, such as from before its evaluation: it stays until this one is whole
             _remove(before)
             path.replace(before)
