@@ -11,6 +11,7 @@ from test_state import assert_same, make, take_step
 from goodfit.artefacts.checkpoint import (
     Checkpoint,
     Snapshot,
+    _manifest_sha256,
     find_checkpoints,
     newest_checkpoint,
     remove_old,
@@ -18,6 +19,7 @@ from goodfit.artefacts.checkpoint import (
 )
 from goodfit.artefacts.host_copy import HostCopy
 from goodfit.errors import FileError, RunError
+from goodfit.files import file_sha256
 from goodfit.training.state import RunState
 
 FILES = ("manifest.json", "state.json", "state.safetensors")
@@ -194,6 +196,8 @@ def test_a_link_to_elsewhere_is_neither_read_nor_written_nor_emptied(tmp_path: P
     (inside / "step-3" / "state.json").unlink()
     (inside / "step-3" / "state.json").symlink_to(outside / "step-3" / "state.json")
     save(inside, 1, 3)
+    (inside / "step-3.before").symlink_to(outside / "step-3", target_is_directory=True)
+    save(inside, 3)
     assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
 
 
@@ -225,3 +229,28 @@ def test_saving_changes_nothing_in_the_state(tmp_path: Path) -> None:
 def test_checkpoints_are_listed_oldest_first(tmp_path: Path) -> None:
     save(tmp_path, 2, 10)
     assert [path.name for path in find_checkpoints(tmp_path)] == ["step-2", "step-10"]
+
+
+@pytest.mark.parametrize("text", ['{"step": 1e999}', "[" * 100_000], ids=["a number that is none", "lists in lists"])
+def test_values_that_no_run_writes_are_refused_though_their_sum_is_right(tmp_path: Path, text: str) -> None:
+    state = save(tmp_path, 1)
+    path = tmp_path / "step-1"
+    values = json.loads((path / "state.json").read_text())
+    content = text if text.startswith("[") else json.dumps(values | {"step": float("inf")})
+    (path / "state.json").write_text(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": file_sha256(path / "state.json")}
+    manifest["sha256"] = _manifest_sha256(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    checkpoint, damage = newest_checkpoint(tmp_path)
+    assert checkpoint is not None, damage
+    with pytest.raises(FileError, match=r"cannot read the checkpoint .*; was it changed by hand\?"):
+        checkpoint.restore(state)
+
+
+def test_a_manifest_that_is_far_too_long_is_not_read_to_its_end(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    manifest = json.loads((tmp_path / "step-1" / "manifest.json").read_text()) | {"more": "x" * (1 << 20)}
+    manifest["sha256"] = _manifest_sha256(manifest)
+    (tmp_path / "step-1" / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    assert newest_checkpoint(tmp_path)[0] is None

@@ -163,3 +163,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_toml(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=r"is a folder; name the file, such as .*/config\.toml"):
         read_toml(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000, "x = " + "9" * 5000])
+def test_a_file_that_toml_cannot_take_is_refused_and_such_a_value_is_text(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.toml' is not TOML"):
+        read_toml(path)
+    assert parse_assignment(f"model.{text.replace(' ', '')}") == ("model.x", text[4:])

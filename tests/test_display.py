@@ -367,6 +367,7 @@ def test_runs_are_listed_best_first(trained: Trained, tmp_path: Path) -> None:
     unfinished.mkdir()
     for name in ("config.toml", "best.safetensors"):  # the model was tested before the run was given more epochs
         (unfinished / name).write_bytes((trained.kind.path / name).read_bytes())
+    (unfinished / "checkpoints" / "step-1200").mkdir(parents=True)
     (unfinished / "metrics.jsonl").write_text('{"event": "train", "step": 1200, "epoch": 1.0, "loss": 1.0}\n')
     assert_plain(text := shown(lambda display: display.show_runs([Run(unfinished), trained.price, trained.kind])))
     places = [text.index(part) for part in (str(trained.kind.path), str(trained.price.path), str(unfinished))]

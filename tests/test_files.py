@@ -86,6 +86,17 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_a_folder_that_a_killed_process_was_making_is_removed_after_a_day(tmp_path: Path) -> None:
+    old, recent, other = tmp_path / ".run.1.goodfit-new", tmp_path / ".run.2.goodfit-new", tmp_path / ".other"
+    for path in (old, recent, other):
+        (path / "new").mkdir(parents=True)
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    with new_folder(tmp_path / "run"):
+        pass
+    assert names(tmp_path) == [".other", ".run.2.goodfit-new", "run"]
+
+
 def test_an_empty_folder_is_taken_and_another_is_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with new_folder(tmp_path / "empty") as folder:

@@ -255,6 +255,7 @@ def test_a_document_of_which_a_part_is_missing_is_refused(whole: Path, tmp_path:
         ([4, 4], "do not fit the architecture mlp"),
         ([10**12], "do not fit the architecture mlp"),  # found out before anything is allocated
         ([10**30], "the model file's mlp cannot be built"),
+        ([1] * 20_000, "do not fit the architecture mlp: it asks for more than the file has"),  # nor built for minutes
         ([-1], "is not possible for mlp"),
         ("wide", "is not possible for mlp"),
         ([[]], "is not possible for mlp"),
@@ -268,6 +269,13 @@ def test_a_model_that_the_weights_do_not_fit_is_refused(whole: Path, tmp_path: P
     with pytest.raises(InputError, match=message) as raised:
         ModelFile.load(path).module()
     assert "\n" not in str(raised.value)
+
+
+def test_a_library_s_model_that_is_larger_than_the_file_is_not_built(whole: Path, tmp_path: Path) -> None:
+    other = {"name": "torchvision/vit_h_14", "arguments": {}}
+    path = rewritten(whole, tmp_path / "m.safetensors", lambda document: document["architecture"].update(other))
+    with pytest.raises(FileError, match="do not fit the architecture torchvision/vit_h_14: it asks for more than the file has"):
+        ModelFile.load(path).module()
 
 
 def test_weights_of_another_kind_are_named(whole: Path) -> None:

@@ -115,3 +115,10 @@ def test_the_classes_of_a_model_are_matched_by_name():
     assert (targets.classes, targets.values.tolist()) == (("2", "1", "0"), [1, 0])
     with pytest.raises(DataError, match="the class 'bird', which the model does not; its classes are cat, dog"):
         read_targets(["dog", "bird"], classes=("cat", "dog"))
+
+
+def test_a_target_of_long_text_is_refused_before_every_row_takes_its_room():
+    with pytest.raises(
+        DataError, match=r"row 3: the target 'xxx.* has 100000 characters, and the name of a class at most 1000"
+    ):
+        read_targets(["a", "b", "x" * 100_000, "a"])

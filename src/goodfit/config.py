@@ -185,6 +185,9 @@ def _check_key(key: str, section: str, name: str) -> None:
         raise ConfigError(f"{key} is not built yet ({NOT_BUILT[key]}); leave it out")
     field = Config.model_fields.get(section)
     if field is None or not name:
+        whole = [known for known in _known_keys() if known.endswith(f".{key}")]
+        if whole:
+            raise ConfigError(f"unknown configuration key {key!r}; did you mean {' or '.join(whole)}?")
         raise ConfigError(unknown_name("configuration key", key, _known_keys()))
     kind = field.annotation
     assert isinstance(kind, type)
@@ -218,7 +221,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r} is not of the form section.key=value, such as --set train.epochs=5")
     try:
         return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -237,7 +240,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"configuration file {str(path)!r} is a folder; name the file, such as {path / 'config.toml'}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits, or nested as deep
         raise ConfigError(f"configuration file {str(path)!r} is not TOML: {error}") from None
     flat: dict[str, Any] = {}
     for section, values in document.items():

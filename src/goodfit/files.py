@@ -1,7 +1,9 @@
 """Writing files so that a crash leaves the old one or the new one, never half of either."""
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -11,8 +13,10 @@ from threading import Lock
 from goodfit.errors import FileError, RunError
 
 Buffer = bytes | memoryview
+UNFINISHED = ".goodfit-new"  # ends the name of a folder that is being made
+DAY = 86_400  # seconds
 
-__all__ = ["Buffer", "PatientFile", "file_sha256", "new_folder", "sync_folder", "write_atomically"]
+__all__ = ["Buffer", "PatientFile", "check_new_folder", "file_sha256", "new_folder", "sync_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, content: str | bytes | Iterable[Buffer]) -> None:
@@ -63,21 +67,27 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def check_new_folder(path: Path) -> None:
+    """Raise FileError if `path` exists and is not an empty folder."""
+    if path.is_dir() and any(path.iterdir()):
+        raise FileError(f"the output folder {str(path)!r} exists and is not empty; choose another --out")
+    if path.exists() and not path.is_dir():
+        raise FileError(f"the output {str(path)!r} exists and is a file; choose another --out")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` by one rename, or vanishes if the block fails.
 
     An existing empty folder is replaced. Raises FileError if `path` exists and is not empty, or cannot be made or filled.
     """
-    if path.is_dir() and any(path.iterdir()):
-        raise FileError(f"the output folder {str(path)!r} exists and is not empty; choose another --out")
-    if path.exists() and not path.is_dir():
-        raise FileError(f"the output {str(path)!r} exists and is a file; choose another --out")
+    check_new_folder(path)
     missing = [parent for parent in path.parents if not parent.exists()]
     folder = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as temporary:
+        _remove_unfinished(path.parent)
+        with tempfile.TemporaryDirectory(UNFINISHED, f".{path.name}.", path.parent, ignore_cleanup_errors=True) as temporary:
             folder = Path(temporary) / "new"
             folder.mkdir()
             yield folder
@@ -92,6 +102,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         for parent in missing:  # what a failure leaves empty
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """Remove the folders that processes were making in `parent` when they were killed, a day ago or more."""
+    for left in parent.glob(f".*{UNFINISHED}"):
+        with suppress(OSError):  # another process removes it too, or has just finished it
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class PatientFile:

@@ -72,6 +72,9 @@ def make_plan(
     recipe = None if recipe_name in (None, "auto") else load_recipe(recipe_name)
     start, layers = _model_file(layers)
     config, _ = merge([*_recipe_layer(recipe, layers), *layers])
+    model_arguments(config.model.name)  # what is misspelt is said before data are read, or even fetched
+    default_learning_rate(config.optim.name)
+    schedule_arguments(config.schedule.name)
     raw = read_data(config.data.name if data is None else data, config.data, config.transform, progress)
     dataset = build_dataset(
         raw, val=config.data.val, test=config.data.test, max_train=config.data.max_train, seed=config.train.seed

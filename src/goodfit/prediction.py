@@ -9,6 +9,7 @@ from typing import Any
 
 from goodfit.artefacts.predictor import Estimate, Prediction, Predictor
 from goodfit.data.folder import find_pictures
+from goodfit.data.images import SUFFIXES
 from goodfit.data.table import TABLE_SUFFIXES, read_rows
 from goodfit.errors import DataError
 
@@ -55,6 +56,8 @@ def _picture_batches(_: Predictor, name: str) -> Iterator[tuple[Sequence[str], A
             raise DataError("standard input is empty; send a picture to it, such as: goodfit predict MODEL - < picture.png")
         yield ["-"], [picture]
         return
+    if Path(name).suffix.lower() in TABLE_SUFFIXES:
+        raise DataError(f"{name!r} is a table, and the model takes pictures; name pictures, or a folder of them")
     paths = _paths(name, "pictures", find_pictures)
     for start in range(0, len(paths), BATCH_SIZE):
         some = paths[start : start + BATCH_SIZE]
@@ -86,6 +89,10 @@ def _find_tables(folder: Path) -> list[Path]:
 
 def _row_batches(predictor: Predictor, name: str) -> Iterator[tuple[Sequence[str], Any]]:
     """Yield the rows of table files, or of CSV on standard input, each named by its file and line."""
+    if Path(name).suffix.lower() in SUFFIXES:
+        raise DataError(
+            f"{name!r} is a picture, and the model takes the rows of tables; name a {', '.join(TABLE_SUFFIXES)} file"
+        )
     for source in [sys.stdin.buffer] if name == "-" else _paths(name, "tables", _find_tables):
         frame, names = read_rows(source)
         predictor.model.transform.encode(frame[:0])  # a column that is missing is missing from every row: said once
@@ -101,6 +108,8 @@ def _predict(
         predictions = predictor.predict_stored(predictor.model.transform.encode(examples), top=top)
         yield from (PredictionResult(name, prediction) for name, prediction in zip(names, predictions, strict=True))
     except DataError as error:
+        if alone and names[0] == "-":
+            raise DataError(f"standard input: {error}; - stands for the bytes of one picture") from error
         if alone:
             raise
         if len(names) == 1:

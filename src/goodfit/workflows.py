@@ -18,7 +18,7 @@ from goodfit.config import Config, Layer, dump_toml, merge, read_toml
 from goodfit.devices import choose_device, computing
 from goodfit.distributed import Ranks, ranks
 from goodfit.errors import ConfigError, GoodfitError, Interrupted
-from goodfit.files import write_atomically
+from goodfit.files import check_new_folder, write_atomically
 from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
 from goodfit.session import Session, make_session
@@ -73,6 +73,8 @@ def train(request: Request, screen: Screen, signals: StopSignals) -> Run:
     Raises InputError before anything is written, RunError when a run that was started fails, and Interrupted, with a
     checkpoint saved, when a signal stops it.
     """
+    if request.out is not None:
+        check_new_folder(request.out)  # before minutes are spent on the data
     with _ranks(request) as place:
         made = _in_turn(place, lambda: plan(request, screen))
         session = make_session(made, place, signals.asked)

@@ -29,12 +29,14 @@ __all__ = [
     "Snapshot",
     "find_checkpoints",
     "newest_checkpoint",
+    "newest_step",
     "remove_old",
     "save_checkpoint",
     "whole_checkpoints",
 ]
 
 FORMAT = 1
+MAX_MANIFEST = 1 << 14  # characters; a real one has some 400
 FILES = ("state.safetensors", "state.json")
 BEFORE = ".before"  # ends the name of a whole checkpoint while another of its step is written
 
@@ -56,9 +58,11 @@ class Checkpoint:
         try:
             tensors = load_file(self.path / "state.safetensors")
             values = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise FileError(f"cannot read the checkpoint {str(self.path)!r}: {error}") from error
-        state.load(tensors, values)
+            state.load(tensors, values)
+        except (OSError, OverflowError, RecursionError, ValueError, SafetensorError) as error:
+            raise FileError(
+                f"cannot read the checkpoint {str(self.path)!r}: {error!s:.300}; was it changed by hand?"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,12 @@ def _step(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint in `folder`, 0 if there is none, without looking into it."""
+    found = find_checkpoints(folder)
+    return _step(found[-1]) if found else 0
+
+
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest complete checkpoint in `folder`, and what is wrong with those that are newer.
 
@@ -172,7 +182,8 @@ def whole_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[str]]:
 
 def _verify(path: Path) -> Checkpoint:
     try:
-        text = (path / "manifest.json").read_text(encoding="utf-8")
+        with (path / "manifest.json").open(encoding="utf-8", newline="") as file_of_sums:
+            text = file_of_sums.read(MAX_MANIFEST)  # what is longer is cut, and so not JSON
         manifest = json.loads(text)
         # Compared as text too, so that a byte that JSON does not care about is noticed like any other.
         if manifest["sha256"] != _manifest_sha256(manifest) or text != json.dumps(manifest, indent=1):
@@ -186,8 +197,8 @@ def _verify(path: Path) -> Checkpoint:
         if manifest["step"] != _step(path):
             raise _DamagedError(f"the checkpoint {str(path)!r} holds step {manifest['step']!r}, not that of its name")
         return Checkpoint(path, manifest["step"], float(manifest["clock"]["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _DamagedError(f"the checkpoint {str(path)!r} is not complete: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise _DamagedError(f"the checkpoint {str(path)!r} is not complete: {error!s:.200}") from error
 
 
 def _manifest_sha256(manifest: dict[str, Any]) -> str:

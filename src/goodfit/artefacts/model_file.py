@@ -27,7 +27,7 @@ from goodfit.artefacts.tensor_file import data_chunks, header
 from goodfit.data.dataset import TargetScale, Task
 from goodfit.data.transforms import Transform, transform_from_json
 from goodfit.devices import Precision
-from goodfit.errors import FileError, ModelError
+from goodfit.errors import ConfigError, FileError, ModelError
 from goodfit.evaluation.evaluate import TrainedModel
 from goodfit.files import write_atomically
 from goodfit.models import build_model
@@ -125,7 +125,7 @@ class ModelFile:
         document = _read_document(path)
         if document.get("format") != FORMAT:
             raise FileError(
-                f"{str(path)!r} has format {document.get('format')!r}, and this goodfit reads {FORMAT}; update goodfit"
+                f"{str(path)!r} has format {document.get('format')!r:.40}, and this goodfit reads {FORMAT}; update goodfit"
             )
         try:
             tensors = load_file(path)
@@ -144,9 +144,9 @@ class ModelFile:
                 test=document["test"],
             )
         except FileError as error:
-            raise FileError(f"{str(path)!r}: {error}") from error
+            raise FileError(f"{str(path)!r}: {error!s:.300}") from error
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError, SafetensorError) as error:
-            raise FileError(f"{str(path)!r} is not a whole goodfit model file: {error!r}; get a fresh copy") from error
+            raise FileError(f"{str(path)!r} is not a whole goodfit model file: {error!r:.300}; get a fresh copy") from error
 
     def module(self) -> nn.Module:
         """Build the module and give it the file's weights; raise FileError where they do not fit.
@@ -157,6 +157,8 @@ class ModelFile:
         try:
             with torch.device("meta"), _at_most(self.tensors, self.architecture.name):
                 empty = self.architecture.build()
+        except (ConfigError, ModelError) as error:
+            raise FileError(f"the model file's {self.architecture.name:.60} cannot be built: {error!s:.300}") from error
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             raise FileError(f"the model file's {self.architecture.name} cannot be built: {error!r:.200}") from error
         expected, found = _forms(empty.state_dict()), _forms(self.tensors)

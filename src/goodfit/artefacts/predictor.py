@@ -71,6 +71,10 @@ class Predictor:
         path = path / "best.safetensors" if path.is_dir() else path
         return cls(ModelFile.load(path).trained_model(choose_device(device)), path)
 
+    def __repr__(self) -> str:
+        what = f"{len(self.classes)} classes" if self.classes else "a number"
+        return f"Predictor({str(self.path)!r}): {what} from inputs of shape {self.model.transform.input_shape}"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes in the order of the model's outputs; empty for a regression."""

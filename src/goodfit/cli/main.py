@@ -37,6 +37,8 @@ def run_command(arguments: Sequence[str]) -> int:
             if usage is None:
                 raise
             return _fail(usage, 2) if usage else 2
+    if not arguments:
+        return 2  # the help has been shown, which some versions of the parser count as success
     return code if isinstance(code, int) else 0
 
 

@@ -64,7 +64,7 @@ def read_npz(path: Path, task: Task | None = None, classes: Sequence[str] | None
         raise
     except Exception as error:  # a damaged archive can raise nearly anything
         reason = (str(error) or type(error).__name__).partition("\n")[0]
-        raise DataError(f"{str(path)!r} cannot be read as an .npz ({reason}); make it anew with numpy.savez") from error
+        raise DataError(f"{str(path)!r} cannot be read as an .npz ({reason:.200}); make it anew with numpy.savez") from error
     pairs = {split: (arrays[inputs], arrays[targets]) for split, (inputs, targets) in layout.items()}
     return _raw_data(path.name, pairs, task, classes, arrays.get("classes"))
 

@@ -50,7 +50,7 @@ def _read_batch(path: Path, expected_md5: str) -> tuple[Tensor, Tensor]:
         pixels, labels = batch["data"], batch["labels" if "labels" in batch else "fine_labels"]
     except Exception as error:  # a hostile pickle can raise anything
         reason = (str(error) or type(error).__name__).partition("\n")[0]
-        raise DataError(f"{str(path)!r} is no CIFAR batch ({reason}); {advice}") from error
+        raise DataError(f"{str(path)!r} is no CIFAR batch ({reason:.200}); {advice}") from error
     if not _is_batch(pixels, labels):
         raise DataError(f"{str(path)!r} does not hold the labels and pixels of 32 x 32 pictures; {advice}")
     return torch.from_numpy(pixels).view(-1, 3, 32, 32), torch.tensor(labels)

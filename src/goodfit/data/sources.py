@@ -48,6 +48,8 @@ def read_data(
     kind = _kind(data)
     if like is None:
         _check_settings(str(data), kind, config)
+    elif kind == "table" and like.transform.to_json()["kind"] == "image":
+        raise DataError(f"{str(data)!r} is a table, and the model was trained on pictures; give data of their kind")
     raw = SOURCES[kind](data, config, progress, like)
     if like:
         return match_classes(raw, like)

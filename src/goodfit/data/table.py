@@ -2,11 +2,14 @@
 
 import csv
 import io
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import run
 from typing import TYPE_CHECKING, BinaryIO, overload
 
 import numpy as np
@@ -26,6 +29,8 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 MAX_COLUMNS = 10_000
 OTHER_SEPARATORS = (";", "\t")  # of a .csv whose header has no comma
 DECIMAL_COMMA = r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$"
+PARQUET = b"PAR1"
+PROOF = "import io, sys, polars; polars.read_parquet(io.BytesIO(sys.stdin.buffer.read()))"
 NEWLINE, RETURN, QUOTE = b'\n\r"'
 
 
@@ -170,6 +175,9 @@ def _check_finite(frame: "pl.DataFrame", names: Sequence[str]) -> None:
 def _read_parquet(file: str, data: bytes) -> "pl.DataFrame":
     import polars as pl
 
+    if not (data.startswith(PARQUET) and data.endswith(PARQUET)):
+        raise DataError(f"{file} cannot be read as a parquet file: it does not begin and end as one; write it again")
+    _prove(file, data)
     try:
         width = len(pl.read_parquet_schema(io.BytesIO(data)))
         if width > MAX_COLUMNS:
@@ -177,6 +185,15 @@ def _read_parquet(file: str, data: bytes) -> "pl.DataFrame":
         return pl.read_parquet(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # polars panics at some damaged pages
         raise DataError(f"{file} cannot be read as a parquet file: {_first_line(error)}; write it again") from error
+
+
+def _prove(file: str, data: bytes) -> None:
+    """Raise DataError for a damaged parquet file at which polars ends its process, by letting it do so in another one."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folder or os.curdir for folder in sys.path)}
+    command = [sys.executable, "-P", "-c", PROOF]
+    proof = run(command, input=data, env=environment, capture_output=True, check=False)  # noqa: S603  our own code
+    if proof.returncode < 0:  # by a signal; any other error is met again, and said, in this process
+        raise DataError(f"{file} cannot be read as a parquet file: it is damaged; write it again")
 
 
 def _read_csv(file: str, data: bytes, separator: str | None) -> "tuple[pl.DataFrame, RowNames]":

@@ -18,6 +18,7 @@ __all__ = ["Targets", "check_classes", "encode_classes", "infer_task", "read_tar
 
 MAX_WHOLE_NUMBER_CLASSES = 20
 MAX_DISTINCT_SHARE = 0.05  # of the rows, for whole numbers to be classes
+MAX_CLASS_NAME = 1_000  # characters
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -174,9 +175,22 @@ def _to_numpy(values: Any) -> "NDArray[Any]":
     array = values.to_numpy() if hasattr(values, "to_numpy") else values
     try:
         # numpy finds the common type of a list, where an array of objects keeps each value's own
-        return np.asarray(array.tolist() if isinstance(array, np.ndarray) and array.dtype.kind == "O" else array)
+        array = array.tolist() if isinstance(array, np.ndarray) and array.dtype.kind == "O" else array
+        if isinstance(array, list | tuple):
+            _check_lengths(array)
+        return np.asarray(array)
     except ValueError as error:
         raise DataError("the targets are lists of different lengths; give one class or one number per example") from error
+
+
+def _check_lengths(values: Sequence[Any]) -> None:
+    """Raise DataError for a text that names no class: numpy would give every row the room of the longest."""
+    for row, value in enumerate(values):
+        if isinstance(value, str) and len(value) > MAX_CLASS_NAME:
+            raise DataError(
+                f"row {row + 1}: the target {value!r:.60} has {len(value)} characters, and the name of a class at most "
+                f"{MAX_CLASS_NAME}; choose a column of classes or numbers"
+            )
 
 
 def _check_finite(array: "NDArray[Any]", locate: Callable[[int], str]) -> None:

@@ -89,10 +89,13 @@ def draw_training(session: "Session", pace: Pace, evaluated: int, latest: "Train
         # An epoch that takes a moment is looked at once at most.
         per_second = pace.look(step) * plan.batch_size or (latest.examples_per_second if latest else 0)
         speed = f"{count(round(per_second))} {unit}/s" if per_second else ""
-    epoch = f"epoch {count(min(step // per_epoch + 1, plan.config.train.epochs))}/{count(plan.config.train.epochs)}"
+    is_waiting = speed in ("evaluating", "testing")  # of which nobody knows how long it takes
+    epoch = (
+        f"epoch {count((step - 1) // per_epoch + 1 if is_waiting else step // per_epoch + 1)}/{count(plan.config.train.epochs)}"
+    )
     details = [f"step {count(step)}/{count(total)}"] if width >= NARROW else []
     details += [f"loss {loss_number(latest.loss)}"] if latest and width >= ROOMY else []
-    return _grid(epoch, step, total, [*details, speed, _left(pace, step, total)], width)
+    return _grid(epoch, step, total, [*details, speed, "" if is_waiting else _left(pace, step, total)], width)
 
 
 def draw_progress(what: str, done: int, total: int, pace: Pace, width: int) -> Table:

@@ -119,6 +119,8 @@ def describe_verification(found: "Verification", width: int) -> list[Text]:
 
 def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
     """Return a table of runs: classifications by accuracy, regressions by error, and then those that are not finished."""
+    from goodfit.artefacts.checkpoint import newest_step
+
     finished = sorted((run for run in runs if run.end and run.test), key=_rank)
     columns = [
         Column("run", flexible=True),
@@ -135,7 +137,7 @@ def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
     if not runs:
         lines.append(Text("no runs here yet; goodfit train makes one"))
     for run in unfinished:
-        step = run.metrics[-1]["step"] if run.metrics else 0
+        step = newest_step(run.checkpoints)
         lines.append(Text(f"unfinished at step {count(step)}: {resume_command(run.path)}"))
     return lines
 
