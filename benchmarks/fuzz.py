@@ -14,15 +14,18 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import timm  # noqa: F401  (that no file's reader has to import it)
 import torch
-import torchvision  # noqa: F401  (likewise)
+import torchvision  # noqa: F401  (that no file's reader has to import it)
 from fuzzing import LOADERS, Guard, Outcome, campaign
+
+with suppress(ImportError):
+    import timm  # noqa: F401  (likewise)
 
 PATIENCE = 20  # seconds for one file, after which its process is killed
 ROOM = 8 << 30  # bytes that a process may take beyond what it has: a file must not take the machine with it

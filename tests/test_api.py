@@ -174,7 +174,7 @@ def test_handlers_are_put_back() -> None:
     before = handlers()
     train()
     with pytest.raises(DataError):
-        train("absent.csv")
+        train("absent.csv", out="another")
     assert handlers() == before
 
 

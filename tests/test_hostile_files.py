@@ -18,7 +18,10 @@ PROGRAM = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-import timm, torch, torchvision
+import torch, torchvision
+from contextlib import suppress
+with suppress(ImportError):  # an extra
+    import timm
 from fuzzing import LOADERS, Guard, campaign
 torch.set_num_threads(1)
 guard = Guard().install()
