@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from goodfit.errors import ConfigError, unknown_name
 
-__all__ = ["Config", "Layer", "dump_toml", "merge", "parse_assignment", "read_toml", "setting"]
+__all__ = ["Config", "Layer", "dump_toml", "merge", "parse_assignment", "read_toml"]
 
 # Named in the design, and refused by name until they change a run.
 NOT_BUILT = {
@@ -223,11 +223,6 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
     except (ValueError, RecursionError):
         return key.strip(), value.strip()
-
-
-def setting(key: str) -> str:
-    """Return how a person sets `key` on the command line."""
-    return f"--set {key}=..."
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from goodfit.artefacts.checkpoint import Checkpoint, newest_checkpoint, whole_checkpoints
 from goodfit.artefacts.metrics_log import MetricsLog
-from goodfit.artefacts.run import Run
+from goodfit.artefacts.run import START, Run
 from goodfit.devices import computing
 from goodfit.distributed import Ranks
 from goodfit.errors import FileError
@@ -25,7 +25,7 @@ from goodfit.session import make_session
 
 __all__ = ["Verification", "verify_run"]
 
-COPIED = ("config.toml", "environment.json", "start.safetensors", "metrics.jsonl")
+COPIED = ("config.toml", "environment.json", START, "metrics.jsonl")
 
 
 @dataclass(frozen=True)

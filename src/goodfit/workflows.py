@@ -12,7 +12,7 @@ from goodfit.artefacts.checkpoint import Checkpoint, newest_checkpoint
 from goodfit.artefacts.environment import describe_environment, differences
 from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.records import Observer
-from goodfit.artefacts.run import Run, create_run
+from goodfit.artefacts.run import START, Run, create_run
 from goodfit.artefacts.tensorboard import TensorBoard
 from goodfit.config import Config, Layer, dump_toml, merge, read_toml
 from goodfit.devices import choose_device, computing
@@ -28,7 +28,6 @@ from goodfit.verification import Verification, verify_run
 __all__ = ["Request", "Screen", "plan", "resume", "train", "verify"]
 
 T = TypeVar("T")
-START = "start.safetensors"  # in the run folder: the model file that training went on from
 
 
 class Screen(Observer, Protocol):
@@ -132,10 +131,7 @@ def verify(path: Path, screen: Screen, *, data: Any = None) -> Verification:
     layers = [Layer("config.toml", _read_config(path / "config.toml"))]
     with run.locked():
         made = make_plan(data, layers, None, screen.progress, is_complete=True)
-        now = describe_environment(choose_device(made.config.train.device), made.config.train.threads, 1)
-        changed = differences(run.environment, now)
-        if changed:
-            screen.say(f"this is not where the run was started ({'; '.join(changed)}): its last bits may differ for that alone")
+        _say_changes(run, made, 1, screen, "its last bits may differ for that alone")
         for news in verify_run(run, made):
             if isinstance(news, Verification):
                 return news
@@ -182,10 +178,15 @@ def _say_start(session: Session, run: Run, checkpoint: Checkpoint | None, screen
         screen.say(f"resuming from step {checkpoint.step}")
     else:
         screen.say("no checkpoint was written yet: starting from step 0")
-    now = describe_environment(session.device, session.plan.config.train.threads, session.ranks.world)
-    changed = differences(run.environment, now)
+    _say_changes(run, session.plan, session.ranks.world, screen, "it goes on, but its last bits will differ")
+
+
+def _say_changes(run: Run, made: Plan, world: int, screen: Screen, consequence: str) -> None:
+    """Say it where this process computes in another determinism class than the run was started in."""
+    settings = made.config.train
+    changed = differences(run.environment, describe_environment(choose_device(settings.device), settings.threads, world))
     if changed:
-        screen.say(f"this is not where the run was started ({'; '.join(changed)}): it goes on, but its last bits will differ")
+        screen.say(f"this is not where the run was started ({'; '.join(changed)}): {consequence}")
 
 
 def _fit(session: Session, run: Run, screen: Screen, signals: StopSignals, *, seconds: float, is_resumed: bool) -> Run:

@@ -24,7 +24,9 @@ from goodfit.errors import FileError, RunError
 from goodfit.evaluation.metrics import Evaluation, evaluation_from_json
 from goodfit.files import new_folder, write_atomically
 
-__all__ = ["Run", "find_runs"]
+__all__ = ["START", "Run", "find_runs"]
+
+START = "start.safetensors"  # in the run folder: the model file that training went on from
 
 
 @dataclass(frozen=True)
