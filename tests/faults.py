@@ -1,5 +1,6 @@
 """Faults at every operation on files: the n-th write, fsync, rename, removal or making of a folder fails or kills."""
 
+import errno
 import os
 import pathlib
 import shutil
@@ -78,6 +79,24 @@ def faulty(n: int, strike: Callable[[], None]) -> Iterator[Faults]:
             patch.setattr(os, name, counted(name))
         patch.setattr(shutil.rmtree, "avoids_symlink_attacks", False, raising=False)
         yield faults
+
+
+@contextmanager
+def read_only_disk() -> Iterator[None]:
+    """Let whatever writes fail, for the length of the block, as on a disk that has become read-only."""
+    open_path = pathlib.Path.open
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def opened(path: pathlib.Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return (refuse if {"w", "a"} & set(mode) else open_path)(path, mode, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pathlib.Path, "open", opened)
+        for name in OPERATIONS:
+            patch.setattr(os, name, refuse)
+        yield
 
 
 def killed_at(n: int, work: Callable[[], None]) -> bool:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,16 @@ SPARE = 64 << 20  # bytes of memory, beyond twice the file
 WRITING = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND
 FORBIDDEN = (
     *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "pty.spawn"),
-    *("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "os.putenv"),
     *("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "webbrowser.open"),
-    *("pickle.find_class", "code.__new__", "ctypes.dlopen", "ctypes.dlsym", "shutil.rmtree"),
+    *("pickle.find_class", "code.__new__", "ctypes.dlopen", "ctypes.dlsym"),
+)
+WRITES = (
+    *("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "os.putenv"),
+    "shutil.rmtree",
+)
+OWN_PROCESSES = (  # that in which a parquet file is read first, and one that decodes pictures
+    ["-c", PROOF],
+    ["-c", "from goodfit.data.processes import serve; serve()"],
 )
 BYTES = (0x00, 0x01, 0x7F, 0x80, 0xFF)
 TOKENS = (
@@ -109,8 +117,12 @@ VALUES: tuple[Any, ...] = (
 
 @dataclass
 class Guard:
-    """An audit hook that notes what no file may make a reader do; `watching` turns it on."""
+    """An audit hook that notes what no file may make a reader do; `watching` turns it on.
 
+    `may_write` is for a whole command, which writes its run folder and asks for the devices of this machine.
+    """
+
+    may_write: bool = False
     caught: list[str] = field(default_factory=list)
     is_on: bool = False
     own_code: tuple[str, ...] = tuple({sys.prefix, sys.base_prefix, str(Path(__file__).parents[1] / "src")})
@@ -136,7 +148,7 @@ class Guard:
     def _is_foreign(self, event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open":
             file, mode, flags = arguments
-            if isinstance(file, int):  # a pipe
+            if self.may_write or isinstance(file, int):  # a pipe
                 return False
             return bool(set(mode or "") & set("wax+")) or bool((flags or 0) & WRITING)
         if event == "exec":
@@ -145,11 +157,13 @@ class Guard:
             return not self._is_own(str(arguments[1])) and arguments[1] != "<unknown>"
         if event.startswith("marshal."):  # which is how Python's own importer reads the modules that are installed
             return not sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
-        if event == "subprocess.Popen":  # that in which a parquet file is read first
-            return list(arguments[1])[2:] != ["-c", PROOF]
+        if event == "subprocess.Popen":
+            return list(arguments[1])[2:] not in OWN_PROCESSES
+        if event == "ctypes.dlopen" and self.may_write:
+            return arguments[0] != "libnvidia-ml.so.1"
         if event == "import":
             return arguments[0].partition(".")[0] not in sys.modules and arguments[0] not in sys.stdlib_module_names
-        return event in FORBIDDEN
+        return event in FORBIDDEN or (event in WRITES and not self.may_write)
 
     def _is_own(self, name: str) -> bool:
         return name.startswith((*self.own_code, "<frozen"))
@@ -255,7 +269,7 @@ def mutate_json(chance: random.Random, value: Any) -> Any:
         holder, key = chance.choice(list(_places([value])))
         deed = chance.random()
         if deed < 0.6:
-            holder[key] = chance.choice(VALUES)
+            holder[key] = deepcopy(chance.choice(VALUES))  # else the next mutation would change the list of them
         elif deed < 0.7:
             holder[key] = json.loads("[" * 500 + "]" * 500)
         elif deed < 0.8 and len(holder) > 1:
@@ -328,10 +342,10 @@ def read_one(number: int, load: Callable[[], object], mutant: Any, guard: Guard,
         verdict, detail = "code run", "; ".join(guard.caught)
     elif verdict == "loaded" and mutant.must_be_refused:
         verdict = "damage not noticed"
-    elif verdict in ("loaded", "refused") and milliseconds > 1000 * LIMIT_SECONDS:
-        verdict = "slow"
     elif verdict in ("loaded", "refused") and grown > 2 * size + SPARE + room:
         verdict, detail = "large", f"{grown >> 20} MB for {size:,} bytes: {detail}"
+    elif verdict in ("loaded", "refused") and milliseconds > 1000 * LIMIT_SECONDS:
+        verdict = "slow"
     return Outcome(number, verdict, milliseconds, grown, detail[:500])
 
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import random
 import resource
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -10,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from command import write_pictures, write_table
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from goodfit.artefacts.run import Run
 from goodfit.config import Layer
@@ -19,6 +24,60 @@ from goodfit.signals import StopSignals
 from goodfit.workflows import Request, resume, train
 
 CLOCK = "clock"
+
+BASE: dict[str, Any] = {
+    "model.name": "convnet",
+    "train.epochs": 3,
+    "train.batch_size": 8,
+    "train.threads": 1,
+    "train.precision": "fp32",
+    "checkpoint.every_seconds": 0.0,
+    "log.every_steps": 2,
+}
+
+# Everything that could make a resumed run differ, one at a time and then together.
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "augmented": {"augment.flip": True, "augment.crop": 1, "augment.cutout": 2, "augment.rand": 0.5},
+    "mixed": {"augment.mixup": 0.4, "augment.cutmix": 1.0},
+    "dropout": {"model.dropout": 0.3},
+    "accumulated": {"train.accumulate": 3},
+    "averaged": {"train.ema": 0.9},
+    "clipped": {"train.clip": 0.1},
+    "bf16": {"train.precision": "bf16"},
+    "fp16": {"train.precision": "fp16"},
+    "adamw": {"optim.name": "adamw", "optim.lr": 0.01},
+    "rmsprop": {"optim.name": "rmsprop", "optim.momentum": 0.5},
+    "asgd": {"optim.name": "asgd"},
+    "cosine with warm-up": {"schedule.name": "cosine", "schedule.warmup": 0.2},
+    "early stopping": {"train.early_stopping": 1, "optim.lr": 1.0},
+    "weighted": {"train.class_weights": [1.0, 2.0, 0.5], "train.label_smoothing": 0.1},
+    "balanced": {"train.class_weights": "balanced", "data.val": 0.25},
+    "no validation": {"data.val": 0.0},
+    "frozen": {"model.freeze": True},
+    "one-cycle": {"schedule.name": "one-cycle"},
+    "nesterov with decay": {"optim.momentum": 0.9, "optim.nesterov": True, "optim.weight_decay": 0.01},
+    "a save a step": {"checkpoint.every_steps": 1, "checkpoint.keep": 1},
+    "the best kept": {"checkpoint.every_steps": 2, "checkpoint.keep": "best"},
+    "resnet": {"model.name": "resnet18", "model.width": 4},
+    "floats": {"model.name": "mlp"},
+    "table": {"data.name": "table.csv", "data.target": "kind", "model.name": "mlp", "model.dropout": 0.2},
+    "regression": {"data.name": "table.csv", "data.target": "size", "model.name": "mlp", "train.ema": 0.8},
+    "picture folder": {"data.name": "pictures", "data.processes": 2, "augment.flip": True},
+    "own data set": {"model.name": "mlp"},
+    "own loader": {"model.name": "mlp"},
+    "own loader, 2 processes": {"model.name": "mlp", "train.ema": 0.9},
+    "everything": {
+        "augment.flip": True,
+        "augment.crop": 1,
+        "augment.mixup": 0.4,
+        "model.dropout": 0.3,
+        "train.accumulate": 2,
+        "train.ema": 0.9,
+        "train.precision": "bf16",
+        "train.clip": 1.0,
+    },
+}
 
 
 class StopAt(StopSignals):
@@ -58,6 +117,40 @@ def tiny_pictures(count: int = 60, classes: int = 3, side: int = 8, channels: in
     for index, target in enumerate(targets):
         pictures[index, target % channels, : side // 2, : side // 2] += 100
     return pictures, targets.astype(np.int64)
+
+
+class OwnExamples(Dataset[tuple[torch.Tensor, int]]):
+    """A user's data set, with randomness of three kinds in every example."""
+
+    def __init__(self) -> None:
+        self.pictures, self.targets = tiny_pictures()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        noise = random.random() + np.random.rand()
+        return torch.from_numpy(self.pictures[index]) / 255 + torch.rand(()) + noise, int(self.targets[index])
+
+
+def make_data(name: str, folder: Path) -> Any:
+    """Return a configuration's data, None for those that name files; these are made in `folder`."""
+    if name in ("table", "regression"):
+        write_table(folder / "table.csv", "x,y,kind,size", "{half},{i},{c},{i}.5")
+        return None
+    if name == "picture folder":
+        write_pictures(folder / "pictures", count=30)
+        return None
+    if name == "own data set":
+        return {"train": OwnExamples()}
+    if name.startswith("own loader"):
+        sampler = WeightedRandomSampler([1.0, 2.0, 0.5] * 20, 48)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a machine with a single processor
+            loader = DataLoader(OwnExamples(), batch_size=8, sampler=sampler, num_workers=2 * name.endswith("2 processes"))
+        return {"train": loader, "val": OwnExamples(), "test": OwnExamples()}
+    pictures, targets = tiny_pictures()
+    return {"train": (pictures / 255 if name == "floats" else pictures, targets)}
 
 
 def request(data: Any, out: Path, settings: dict[str, Any]) -> Request:

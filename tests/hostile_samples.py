@@ -33,7 +33,7 @@ from goodfit.errors import FileError
 from goodfit.training.optimizers import build_optimizer
 from goodfit.training.state import RunState
 
-__all__ = ["FOREIGN", "LOADERS", "Files", "Loader", "Mutant"]
+__all__ = ["BATCH", "FOREIGN", "LOADERS", "Files", "Loader", "Mutant", "load_cifar", "signed_checkpoint", "signed_manifest"]
 
 Files = dict[str, bytes]  # contents by name below a folder
 FOREIGN = (Exception, RecursionError, MemoryError)
@@ -175,13 +175,23 @@ def mutate_checkpoint(chance: random.Random, files: Files, mutations: Any) -> Mu
     else:
         changed = mutations.bytes(chance, files[name])
     if name.endswith("manifest.json"):
-        manifest = mutations.json(chance, manifest)
-    else:
-        manifest["files"][Path(name).name] = {"bytes": len(changed), "sha256": sha256(changed).hexdigest()}
+        return Mutant(files | {name: signed_manifest(mutations.json(chance, manifest))})
+    return Mutant(signed_checkpoint(files, Path(name).name, changed))
+
+
+def signed_checkpoint(files: Files, name: str, content: bytes) -> Files:
+    """Put `content` into the file `name` of a checkpoint, with a right manifest."""
+    manifest = json.loads(files["step-7/manifest.json"])
+    manifest["files"][name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+    return files | {f"step-7/{name}": content, "step-7/manifest.json": signed_manifest(manifest)}
+
+
+def signed_manifest(manifest: Any) -> bytes:
+    """Return the bytes of a manifest with its own SHA-256 in it."""
     if isinstance(manifest, dict):
         rest = {key: value for key, value in manifest.items() if key != "sha256"}
         manifest["sha256"] = sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-    return Mutant(files | {name: changed, "step-7/manifest.json": json.dumps(manifest, indent=1).encode()})
+    return json.dumps(manifest, indent=1).encode()
 
 
 # --- pictures

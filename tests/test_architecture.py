@@ -15,11 +15,12 @@ MAX_FUNCTION_LINES = 60
 
 # Bottom first; a module may import its own layer's siblings and everything below.
 LAYERS = (
-    ("errors", "randomness", "files", "signals", "config", "distributed", "devices"),
+    ("errors", "user_code", "inputs", "randomness", "files", "html", "signals", "config", "distributed", "devices"),
     ("data", "models"),
     ("training", "evaluation"),
     ("artefacts",),
     (
+        "rehearsal",
         "planning",
         "session",
         "recovery",
@@ -28,6 +29,9 @@ LAYERS = (
         "workflows",
         "testing",
         "prediction",
+        "conversion",
+        "plots",
+        "eject",
         "display",
         "api",
         "cli",

@@ -1,5 +1,7 @@
 """Augmentation does exactly what it says, on pictures made by hand, and its draws do not depend on the ranks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ class AsNumbers:
 
 
 def augmented(
-    stored: Tensor, targets: Tensor, step: int = 0, part: slice | None = None, **changes: float
+    stored: Tensor, targets: Tensor, step: int = 0, part: slice | None = None, **changes: Any
 ) -> tuple[Tensor, Tensor]:
     augmentation = Augmentation(**changes)
     part = slice(0, len(targets)) if part is None else part
@@ -58,11 +60,12 @@ def test_a_flip_mirrors_about_half_of_the_pictures() -> None:
 
 
 @pytest.mark.parametrize("reach", [1, 2, 15])
-def test_a_crop_is_a_window_of_the_reflected_picture(reach: int) -> None:
+@pytest.mark.parametrize(("fill", "mode"), [("reflect", "reflect"), ("zero", "constant")])
+def test_a_crop_is_a_window_of_the_filled_picture(reach: int, fill: str, mode: Any) -> None:
     stored = pictures(60)
-    inputs, _ = augmented(stored, targets(60), crop=reach)
+    inputs, _ = augmented(stored, targets(60), crop=reach, fill=fill)
     border = ((0, 0), (0, 0), (reach, reach), (reach, reach))
-    padded = torch.from_numpy(np.pad(stored.numpy(), border, mode="reflect"))
+    padded = torch.from_numpy(np.pad(stored.numpy(), border, mode=mode))
     windows = padded.unfold(2, SIDE, 1).unfold(3, SIDE, 1).permute(0, 2, 3, 1, 4, 5)  # (N, down, right, C, H, W)
     found = (windows == inputs[:, None, None]).flatten(3).all(3)
     assert bool(found.flatten(1).any(1).all())

@@ -70,7 +70,7 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch, tmp_path):
     ],
 )
 def test_the_geometry_suits_the_pictures(headers, wanted, expected):
-    assert choose_geometry([Header(*header) for header in headers], wanted) == expected
+    assert choose_geometry([Header(*header) for header in headers], wanted) == Geometry(*expected)
 
 
 @pytest.mark.parametrize(("count", "processes"), [(10, 0), (MANY, 1), (MANY, 2)])
@@ -79,7 +79,7 @@ def test_pictures_are_decoded_once(tmp_path, directory, count, processes):
     (tmp_path / "data" / names[3]).write_bytes(b"bad")
     seen = []
     decoded = decode(tmp_path / "data", names, processes=processes, progress=lambda *now: seen.append(now))
-    assert (decoded.count, decoded.geometry) == (count - 1, ("RGB", 20, 30))
+    assert (decoded.count, decoded.geometry) == (count - 1, Geometry("RGB", 20, 30))
     assert first_red(decoded) == [number for row, number in enumerate(numbers(count)) if row != 3]
     assert list(decoded.unreadable) == [names[3]]
     assert seen == sorted(seen)
@@ -101,7 +101,7 @@ def test_another_question_or_a_changed_picture_is_decoded_anew(tmp_path):
     names = make(tmp_path, 4)
     first = decode(tmp_path, names)
     times = (tmp_path / names[0]).stat()
-    assert decode(tmp_path, names, wanted=16).geometry == ("RGB", 16, 16)
+    assert decode(tmp_path, names, wanted=16).geometry == Geometry("RGB", 16, 16)
     Image.new("RGB", (8, 6), (99, 0, 0)).save(tmp_path / names[0], compress_level=0)
     (tmp_path / names[0]).write_bytes((tmp_path / names[0]).read_bytes()[: times.st_size])
     os.utime(tmp_path / names[0], ns=(times.st_atime_ns, times.st_mtime_ns))  # a forged date does not hide the change
@@ -125,7 +125,7 @@ def test_the_rest_of_the_pictures_corrects_a_first_look(tmp_path, monkeypatch):
             "L" if row % 3 == 0 else "RGB", (40, 40) if row % 3 == 0 else (70, 70), 200 if row % 3 == 0 else (50, 0, 0)
         ).save(tmp_path / f"{row:02}.png")
     decoded = decode(tmp_path, [f"{row:02}.png" for row in range(12)])
-    assert decoded.geometry == ("RGB", 64, 64)
+    assert decoded.geometry == Geometry("RGB", 64, 64)
     assert first_red(decoded) == [200, 50, 50] * 4
     assert decoded.file.stat().st_size < 12 * 3 * 64 * 64 + 200
 
@@ -133,7 +133,7 @@ def test_the_rest_of_the_pictures_corrects_a_first_look(tmp_path, monkeypatch):
 def test_only_the_training_pictures_choose_the_geometry(tmp_path):
     names = make(tmp_path, 4)
     Image.new("RGB", (300, 300)).save(tmp_path / names[3])
-    assert decode_pictures(tmp_path, names, wanted=0, num_training=3).geometry == ("RGB", 6, 8)
+    assert decode_pictures(tmp_path, names, wanted=0, num_training=3).geometry == Geometry("RGB", 6, 8)
 
 
 def test_what_does_not_fit_the_budget_is_not_begun(tmp_path, directory):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import QUICK, TINY, Done, goodfit, train, write_pictures, write_table
+from command import QUICK, TINY, goodfit, train, write_pictures, write_table
 
 from goodfit.config import Config
 
-VERBS = ["train", "resume", "evaluate", "predict", "runs", "datasets", "models", "recipes"]
-NOT_BUILT = ["check", "report", "export", "serve", "sweep", "convert", "eject"]
+VERBS = ["train", "resume", "evaluate", "predict", "convert", "export", "runs", "datasets", "models", "recipes"]
+NOT_BUILT = ["check", "report", "serve", "sweep", "eject"]
 
 RUN_KEYS = ["run", "model", "steps", "epochs", "seconds", "test", "val"]
 CLASSIFICATION_KEYS = ["split", "n", "loss", "accuracy", "accuracy_ci95", "ece", "per_class", "confusion"]
@@ -56,7 +56,10 @@ def test_no_command_shows_the_help() -> None:
 
 @pytest.mark.parametrize("verb", NOT_BUILT)
 def test_what_is_not_built_is_no_command(verb: str) -> None:
-    assert goodfit(verb, "x") == Done(2, "", f"goodfit: No such command '{verb}'; see goodfit --help\n")
+    done = goodfit(verb, "x")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"goodfit: No such command '{verb}'")
+    assert done.err.endswith("; see goodfit --help\n")
 
 
 def test_training_without_a_word_makes_a_run_folder(tmp_path: Path) -> None:
@@ -157,6 +160,19 @@ def test_predict_pictures_by_name_folder_and_pattern(tmp_path: Path) -> None:
         assert sum(item["probability"] for item in line["top"]) == pytest.approx(1)
     assert len(goodfit("predict", "run", "data/cat/1.png", "--top", "1", "--json").json["top"]) == 1
     assert goodfit("predict", "run", "data/cat/1.png").out.split()[0] == "data/cat/1.png"
+
+
+def test_predict_writes_a_figure_and_says_so_beside_the_json(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data")
+    train("data", *TINY, "--out", "run")
+    done = goodfit("predict", "run", "data/cat", "--plot", "cats.png", "--json")
+    assert (done.code, len(done.lines)) == (0, 6)
+    assert done.err.splitlines()[-1] == "wrote cats.png: 6 pictures"
+    assert Path("cats.png").read_bytes().startswith(b"\x89PNG")
+    assert goodfit("predict", "run", "data/dog/1.png", "--plot", "dog.svg").out.endswith("wrote dog.svg: 1 picture\n")
+    refused = goodfit("predict", "run", "data/cat", "--plot", "cats.gif")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == "goodfit: --plot 'cats.gif' ends in no known suffix; choose from: .png, .pdf, .svg\n"
 
 
 def test_predict_the_rows_of_a_table_by_line(tmp_path: Path) -> None:
@@ -287,15 +303,27 @@ def test_the_catalogues() -> None:
     datasets = goodfit("datasets")
     assert all(name in datasets.out for name in ("digits", "mnist", "cifar10"))
     models = goodfit("models")
-    assert all(name in models.out for name in ("mlp", "lenet", "cifar10-quick", "convnet", "resnet18"))
+    assert all(name in models.out for name in ("mlp", "lenet", "cifar10-quick", "convnet", "resnet18", "sequential"))
     summary = goodfit("models", "lenet", "--shape", "1,28,28", "--classes", "7")
     assert "parameters" in summary.out
+    needy = goodfit("models", "sequential")
+    assert "It needs model.layers" in needy.out
     recipes = goodfit("recipes")
     assert all(name in recipes.out for name in ("auto", "mnist-mlp", "cifar10-lenet", "cifar10-quick"))
     assert "evidence" in goodfit("recipes", "mnist-mlp").out
     assert goodfit("--version").out.startswith("goodfit ")
-    for done in (datasets, models, summary, recipes):
+    for done in (datasets, models, summary, needy, recipes):
         assert (done.code, done.err) == (0, "")
+
+
+def test_a_network_is_given_as_layers() -> None:
+    options = ("--model", "sequential", "--set", "data.max_train=200", *QUICK)
+    missing = goodfit("train", "digits", *options, "--out", "run")
+    assert missing.code == 2
+    assert len(missing.err.strip().splitlines()) == 1
+    example = missing.err[missing.err.index("[{") : missing.err.rindex("}]") + 2]
+    train("digits", *options, "--out", "run", "--set", f"model.layers={example}")
+    assert goodfit("evaluate", "run", "--json").code == 0
 
 
 @pytest.mark.data

@@ -2,41 +2,90 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import QUICK, Done, goodfit
+from command import QUICK, Done, goodfit, write_pictures
+
+from goodfit.artefacts.checkpoint import newest_checkpoint, newest_step
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
 LONG = ("digits", "--model", "mlp", "--epochs", "200", "--out", "my run")
 SMALL = ("--set", "data.max_train=100", "--set", "train.threads=1")
 
 
-def interrupt(number: int, when: Callable[[], bool], *arguments: str) -> Done:
-    """Run goodfit in a process, send it a signal as soon as `when` says, and wait for its end."""
-    command = [sys.executable, "-m", "goodfit", *arguments]
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command in a process that leads a group of its own, and end it with the block."""
+
+    def as_from_a_prompt() -> None:  # what the tests were started in the background ignores, they hand down
+        for number, _ in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # as from a shell's prompt: what the tests were started in the background ignores, they hand down
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+        preexec_fn=as_from_a_prompt,
+        process_group=0,
     )
     try:
-        while not when():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        yield process
     finally:
         process.kill()
+        process.communicate()
+
+
+def wait(process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
+    """Return as soon as `when` says; the process must live until then."""
+    while not when():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def ended(process: subprocess.Popen[str]) -> Done:
+    out, err = process.communicate(timeout=120)
     return Done(process.returncode, out, err)
+
+
+def interrupt(number: int, when: Callable[[], bool], *arguments: str) -> Done:
+    """Run goodfit in a process, send it a signal as soon as `when` says, and wait for its end."""
+    with started(sys.executable, "-m", "goodfit", *arguments) as process:
+        wait(process, when)
+        process.send_signal(number)
+        return ended(process)
+
+
+# Runs goodfit in a process of its own, one function of which, named by module and name, leaves a mark and takes its time.
+HELD = """
+import sys, time
+from importlib import import_module
+from pathlib import Path
+module, name, mark, *arguments = sys.argv[1:]
+real = getattr(import_module(module), name)
+def held(*given, **named):
+    Path(mark).touch()
+    time.sleep(0.2)
+    return real(*given, **named)
+setattr(import_module(module), name, held)
+sys.argv = ["goodfit", *arguments]
+from goodfit.cli.main import main
+main()
+"""
+
+
+def held(function: str, *arguments: str) -> list[str]:
+    """Return the command that runs goodfit and spends its time in one function: in that phase."""
+    module, _, name = function.rpartition(".")
+    return [sys.executable, "-c", HELD, module, name, "mark", *arguments]
 
 
 def is_read(fifo: Path) -> bool:
@@ -92,3 +141,89 @@ def test_a_stop_under_json_leaves_standard_output_empty(tmp_path: Path) -> None:
     done = interrupt(signal.SIGTERM, lambda: has_logged(run), "train", *LONG, *SMALL, "--json")
     assert (done.code, done.out) == (143, "")
     assert "goodfit resume 'my run'" in done.err
+
+
+PHASES = {
+    "decoding": "goodfit.data.processes._watch",  # which runs beside the processes that decode
+    "first step": "goodfit.training.trainer.reseed",
+    "evaluation": "goodfit.evaluation.evaluate._count",
+    "saving": "goodfit.artefacts.checkpoint._listed",  # between the files and the manifest that makes them a checkpoint
+}
+EVERY = [(phase, *signals, to) for phase in PHASES for signals in SIGNALS for to in ("process", "group")]
+FEW = [(phase, *SIGNALS[place], ("process", "group")[place % 2]) for place, phase in enumerate(PHASES)]
+
+
+def train_held(phase: str, folder: Path) -> list[str]:
+    """Return the command that trains on a folder of pictures and spends its time in one phase."""
+    pictures = folder / "pictures"
+    for split in ("train", "test"):  # together enough that processes decode them
+        write_pictures(pictures / split, count=64, side=32)
+    settings = ("data.processes=2", "train.threads=1", "checkpoint.every_steps=3")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return held(PHASES[phase], "train", str(pictures), *LONG[1:], "--batch-size", "24", *sets)
+
+
+def children(process: subprocess.Popen[str]) -> list[Path]:
+    """Return the /proc folders of the processes that a process has started; none where there is no /proc."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [Path("/proc") / number for number in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "code", "to"), [pytest.param(*case, marks=[pytest.mark.slow] * (case not in FEW)) for case in EVERY]
+)
+def test_a_stop_is_clean_in_every_phase(phase: str, number: signal.Signals, code: int, to: str, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    with started(*train_held(phase, tmp_path)) as process:
+        wait(process, (tmp_path / "mark").exists)
+        workers = children(process)
+        (os.killpg if to == "group" else os.kill)(process.pid, number)
+        done = ended(process)
+    assert done.code == code
+    assert not any(worker.exists() for worker in workers)
+    if phase == "decoding":
+        assert len(workers) == 2 * Path("/proc/self").exists()
+        assert done.err == f"goodfit: stopped by {number.name}; nothing was started\n"
+        assert not run.exists()
+    else:
+        assert done.err == f"goodfit: stopped by {number.name}\n"
+        assert "goodfit resume 'my run'" in done.out
+        checkpoint, damage = newest_checkpoint(run / "checkpoints")
+        assert checkpoint is not None
+        assert not damage
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs to see what a process has loaded")
+@pytest.mark.parametrize(
+    ("number", "code"), [SIGNALS[0], *(pytest.param(*signals, marks=pytest.mark.slow) for signals in SIGNALS[1:])]
+)
+def test_a_stop_is_clean_while_torch_is_imported(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    with started(sys.executable, "-m", "goodfit", "train", *LONG) as process:
+        wait(process, lambda: b"libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_bytes())
+        process.send_signal(number)
+        assert ended(process) == Done(code, "", f"goodfit: stopped by {number.name}; nothing was started\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    with started(*train_held("saving", tmp_path)) as process:
+        wait(process, lambda: newest_step(run / "checkpoints") == 6)  # half of it: that of step 3 is whole
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert ended(process).code == 143
+    checkpoint, damage = newest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+    assert len(damage) == 1
+
+
+@pytest.mark.skipif(shutil.which("nohup") is None, reason="there is no nohup")
+def test_under_nohup_the_terminal_may_go(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    with started("nohup", sys.executable, "-m", "goodfit", "train", *LONG, *SMALL, "--epochs", "20") as process:
+        wait(process, lambda: has_logged(run))
+        os.killpg(process.pid, signal.SIGHUP)
+        done = ended(process)
+    assert done.code == 0, done.err
+    assert (run / "best.safetensors").exists()

@@ -3,13 +3,13 @@
 import errno
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import faulty, killed_at
-from harness import run_through, tiny_pictures
+from faults import faulty, killed_at, read_only_disk
+from harness import BASE, fingerprints, request, run_through, silent, tiny_pictures
 from test_state import assert_same, make, take_step
 
 from goodfit.artefacts.checkpoint import Snapshot, newest_checkpoint, remove_old, save_checkpoint
@@ -17,8 +17,10 @@ from goodfit.artefacts.host_copy import HostCopy
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import create_run
 from goodfit.config import Config
-from goodfit.errors import GoodfitError, InputError
+from goodfit.errors import GoodfitError, InputError, RunError
+from goodfit.signals import StopSignals
 from goodfit.training.state import RunState
+from goodfit.workflows import resume, train
 
 MANY = 200  # more operations than any of these has
 
@@ -149,3 +151,40 @@ def test_a_model_file_that_is_replaced_is_the_old_or_the_new(tmp_path: Path) -> 
     )
     for n in range(1, count + 1):
         ModelFile.load(tmp_path / f"killed-{n}" / "m.safetensors")
+
+
+class TurnsReadOnly(StopSignals):
+    """Makes the disk read-only after step 6, and lets it be written again so many questions later."""
+
+    def __init__(self, questions: int) -> None:
+        super().__init__()
+        self.questions = range(7, 7 + questions)
+        self.count = 0
+        self.disk = ExitStack()
+
+    def asked(self) -> bool:
+        self.count += 1
+        if self.count == self.questions.start:
+            self.disk.enter_context(read_only_disk())
+        if self.count == self.questions.stop:
+            self.disk.close()
+        return super().asked()
+
+
+@pytest.mark.parametrize("questions", [2, MANY])
+def test_a_disk_that_becomes_read_only_costs_nothing_that_was_saved(questions: int, tmp_path: Path) -> None:
+    data, settings = {"train": tiny_pictures()}, BASE | {"checkpoint.every_steps": 2}
+    expected = fingerprints(run_through(data, tmp_path / "through", settings))
+    signals = TurnsReadOnly(questions)
+    with signals.disk:
+        if questions == MANY:
+            with pytest.raises(RunError, match=r"Read-only file system; .* save 3 to fail in a row, .*: goodfit resume"):
+                train(request(data, tmp_path / "run", settings), silent(), signals)
+        else:
+            run = train(request(data, tmp_path / "run", settings), silent(), signals)
+    if questions == MANY:
+        checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+        assert checkpoint is not None
+        assert checkpoint.step in (2, 4), "whether there was time for that of step 4"
+        run = resume(tmp_path / "run", silent(), StopSignals(), data=data)
+    assert fingerprints(run) == expected

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from goodfit.artefacts.predictor import Predictor
 from goodfit.artefacts.records import EndRecord, EvaluationRecord, TrainRecord
@@ -379,6 +380,15 @@ def test_runs_are_listed_best_first(trained: Trained, tmp_path: Path) -> None:
     assert shown(lambda display: display.show_runs([])) == "no runs here yet; goodfit train makes one\n"
 
 
+def test_a_damaged_run_does_not_hide_the_others(trained: Trained, tmp_path: Path) -> None:
+    for name in ("config.toml", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((trained.kind.path / name).read_bytes())
+    (tmp_path / "best.safetensors").write_bytes(b"no model")
+    text = shown(lambda display: display.show_runs([Run(tmp_path), trained.kind]))
+    assert str(trained.kind.path) in text
+    assert f"damaged: '{tmp_path}/best.safetensors' is not a model file" in text.replace("\n", " ")
+
+
 def test_predictions_align_and_bad_inputs_are_marked(trained: Trained) -> None:
     results = list(predict_inputs(Predictor.load(trained.kind.path), [str(trained.table)], top=2))[:3]
     bad = PredictionResult("x.csv:9", error="the row has no size")
@@ -415,7 +425,7 @@ def test_the_confusion_matrix_of_few_classes_is_shown() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_lists_fit_the_screen(width: int, monkeypatch: pytest.MonkeyPatch, session: Session) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    summary = summarize(session.state.model, session.plan.architecture.input_shape)
+    summary = summarize(session.state.model, torch.zeros(1, *session.plan.architecture.input_shape))
     texts = {
         "cifar100": shown(lambda display: display.show_datasets(list_named())),
         "resnet18": shown(lambda display: display.show_models()),

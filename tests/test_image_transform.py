@@ -49,11 +49,48 @@ def test_json_gives_the_same_transform_back(mode, height, width, data):
         {"std": [1.0, 1.0, math.inf]},
         {"std": None},
         {"unknown": 1},
+        {"resize": [0]},
+        {"resize": [4.0]},
+        {"resize": [1, 2, 3]},
+        {"resize": [1 << 20]},
+        {"resize": "9"},
+        {"interpolation": "cubic"},
+        {"plain": 1},
     ],
 )
 def test_a_damaged_description_is_refused(change):
     with pytest.raises(FileError, match="the image transform cannot be read"):
         transform_from_json(RGB.to_json() | change)
+
+
+def test_a_given_resize_is_kept_and_else_a_file_is_as_it_was():
+    assert set(RGB.to_json()) == {"kind", "mode", "height", "width", "mean", "std"}
+    for change in ({"resize": ()}, {"resize": (9,)}, {"resize": (9, 8), "interpolation": "lanczos"}, {"plain": True}):
+        transform = replace(RGB, **change)
+        assert transform_from_json(json.loads(json.dumps(transform.to_json()))) == transform
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 31), (33, 21), (6, 4)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_model_sees_what_torchvision_gives(size, channels):
+    from torchvision import transforms
+
+    mode, mean, std = ("L", (0.1307,), (0.3081,)) if channels == 1 else ("RGB", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    image = Image.effect_noise(size, 90).convert(mode)
+    steps = [transforms.Resize(9), transforms.CenterCrop(8), transforms.ToTensor(), transforms.Normalize(mean, std)]
+    transform = ImageTransform(mode, 8, 8, mean, std, resize=(9,))
+    seen = transform.normalize(transform.encode([image]))
+    # What is left is the rounding of one multiplication and one addition: 4.8e-7 at the most.
+    assert (seen[0] - transforms.Compose(steps)(image)).abs().max() <= 5e-7
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.5,)), ((0.1307,), (0.3081,)), ((0.0,), (1.0,)), ((0.406,), (0.225,))])
+def test_every_level_is_normalised_as_torchvision_does(mean, std):
+    from torchvision import transforms
+
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    expected = transforms.Normalize(mean, std)(levels / 255)
+    assert (ImageTransform("L", 16, 16, mean, std).normalize(levels) - expected).abs().max() <= 5e-7
 
 
 def test_a_picture_is_the_same_however_it_is_given(tmp_path):

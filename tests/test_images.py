@@ -7,11 +7,11 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from goodfit.data.images import Geometry, Header, open_picture, opened, read_header, to_pixels
+from goodfit.data.images import INTERPOLATIONS, Geometry, Header, open_picture, opened, read_header, to_pixels
 from goodfit.errors import DataError
 
 RAMP = np.arange(10, dtype=np.uint8).reshape(2, 5) * 25
@@ -203,6 +203,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
         open_picture(tmp_path, "RGB")
 
 
+@settings(deadline=None)  # some damage makes a decoder take memory, which takes time
 @given(st.binary(max_size=40), st.integers(0, 2_000), st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"]))
 def test_no_damage_gets_past_the_error(noise, place, suffix):
     content = saved(Image.radial_gradient("L").resize((24, 24)), suffix)
@@ -241,3 +242,59 @@ def test_shrinking_averages():
 def test_torch_is_not_imported():
     code = "import sys, goodfit.data.cache; from PIL import Image; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 30), (33, 21), (21, 33), (7, 7), (1, 5), (64, 9)])
+@pytest.mark.parametrize(
+    ("resize", "crop"),
+    [((9,), (9, 9)), ((9,), (6, 5)), ((12, 7), (12, 7)), ((12, 7), (5, 6)), ((), (9, 8)), ((6,), (11, 14)), ((21,), (20, 20))],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_resize_and_centre_crop_are_torchvisions_to_the_byte(size, resize, crop, mode):
+    from torchvision import transforms
+
+    image = Image.effect_noise(size, 90).convert(mode)
+    steps = [transforms.Resize(resize if len(resize) == 2 else resize[0])] if resize else []
+    expected = transforms.Compose([*steps, transforms.CenterCrop(crop), transforms.PILToTensor()])(image)
+    assert (to_pixels(image, Geometry(mode, *crop, resize)) == expected.numpy()).all()
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_each_interpolation_is_torchvisions(interpolation):
+    from torchvision import transforms
+
+    image = Image.effect_noise((31, 20), 90)
+    resize = transforms.Resize(12, transforms.InterpolationMode(interpolation))
+    expected = transforms.Compose([resize, transforms.CenterCrop(12), transforms.PILToTensor()])(image)
+    assert (to_pixels(image, Geometry("L", 12, 12, (12,), interpolation)) == expected.numpy()).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_plain_pictures_are_those_of_torchvisions_loader(tmp_path, mode):
+    from torchvision.datasets.folder import pil_loader
+
+    suffix = "tiff" if mode == "CMYK" else "png"
+    image = Image.effect_noise((6, 5), 90)
+    image = Image.fromarray(np.asarray(image).astype(np.uint16) * 200) if mode == "I;16" else image.convert(mode)
+    exif = Image.Exif()
+    if suffix == "png":  # Pillow turns a TIFF, or does not, by the way it is opened
+        exif[0x0112] = 6
+    image.save(tmp_path / f"picture.{suffix}", exif=exif)
+    expected = np.asarray(pil_loader(tmp_path / f"picture.{suffix}"))
+    with opened(tmp_path / f"picture.{suffix}") as image:
+        assert (to_pixels(image, Geometry("RGB", *expected.shape[:2], (), plain=True)) == expected.transpose(2, 0, 1)).all()
+    with opened(tmp_path / f"picture.{suffix}") as image:
+        grey = np.asarray(Image.fromarray(expected).convert("L"))
+        assert (to_pixels(image, Geometry("L", *expected.shape[:2], (), plain=True))[0] == grey).all()
+
+
+def test_a_picture_of_another_size_is_refused_where_it_must_be_exact():
+    with opened(np.zeros((5, 6), np.uint8)) as image:
+        assert to_pixels(image, Geometry("L", 5, 6, (), exact=True)).shape == (1, 5, 6)
+    with pytest.raises(DataError, match="has 5 x 6 pixels, not 6 x 6"), opened(np.zeros((5, 6), np.uint8)) as image:
+        to_pixels(image, Geometry("L", 6, 6, (), exact=True))
+
+
+def test_a_resize_that_would_fill_the_memory_is_refused():
+    with pytest.raises(DataError, match="has 250 megapixels"), opened(np.zeros((1, 1000), np.uint8)) as image:
+        to_pixels(image, Geometry("L", 500, 500, (500,)))

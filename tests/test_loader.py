@@ -87,6 +87,14 @@ def test_a_rank_gets_the_whole_batch_where_examples_are_mixed() -> None:
     assert (len(batch.inputs), batch.part) == (8, slice(0, 8))
 
 
+def test_a_module_that_writes_on_its_inputs_does_not_change_the_batch_that_is_asked_for_again() -> None:
+    loader, expected = make(20, 4), make(20, 4)
+    for step in (0, 1, 1, 0, 2, 1):
+        inputs = loader(step).inputs
+        assert torch.equal(inputs, expected(step).inputs)  # type: ignore[arg-type]
+        inputs.zero_()  # type: ignore[union-attr]
+
+
 def test_the_order_is_another_each_epoch_and_for_each_seed() -> None:
     loader, other = make(50, 50), make(50, 50, seed=1)
     assert loader(0).targets.tolist() != loader(1).targets.tolist()

@@ -13,7 +13,7 @@ from goodfit.data.arrays import read_arrays
 from goodfit.data.dataset import Dataset, TargetScale
 from goodfit.data.splits import build_dataset
 from goodfit.errors import ConfigError
-from goodfit.training.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError, build_loss, class_weights
+from goodfit.training.losses import CrossEntropy, Loss, SquaredError, build_loss, class_weights
 
 CPU = torch.device("cpu")
 COUNT, CLASSES = 12, 4
@@ -65,13 +65,13 @@ def test_one_logit_is_softmax_over_zero_and_the_logit(weights: Tensor | None, sm
     both = torch.cat([torch.zeros_like(logit), logit], 1)
     for some in (targets, F.one_hot(targets, 2).float() * 0.8 + 0.1):
         expected = mean(CrossEntropy(smoothing, weights), both, some)
-        torch.testing.assert_close(mean(BinaryCrossEntropy(smoothing, weights), logit, some), expected)
+        torch.testing.assert_close(mean(CrossEntropy(smoothing, weights, "one-logit"), logit, some), expected)
 
 
 def test_one_logit_is_torch_s_binary_cross_entropy() -> None:
     logit, targets = examples(2, columns=1)
     expected = F.binary_cross_entropy_with_logits(logit[:, 0], targets.float())
-    torch.testing.assert_close(mean(BinaryCrossEntropy(), logit, targets), expected)
+    torch.testing.assert_close(mean(CrossEntropy(outputs="one-logit"), logit, targets), expected)
 
 
 def test_squared_error_is_in_units_of_the_targets_deviation() -> None:
@@ -88,7 +88,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(cuts: list[int], kind: str) -> Non
     if kind == "mixed":
         targets = examples(seed=1)[0].softmax(1)
     elif kind == "one logit":
-        loss = BinaryCrossEntropy(0.1, WEIGHTS[:2])
+        loss = CrossEntropy(0.1, WEIGHTS[:2], "one-logit")
     elif kind == "values":
         loss, targets = SquaredError(TargetScale(1.0, 2.0)), targets.float()
     parts = list(zip(*(tensor.tensor_split(sorted(cuts)) for tensor in (outputs, targets)), strict=True))
@@ -133,11 +133,11 @@ def test_what_does_not_fit_the_targets_is_named() -> None:
     with pytest.raises(ConfigError, match="class_weights is for classes"):
         class_weights("balanced", numbers, CPU)
     with pytest.raises(ConfigError, match="label_smoothing is for classes"):
-        build_loss(numbers, one_logit=False, label_smoothing=0.1, weights=None)
+        build_loss(numbers, outputs="value", label_smoothing=0.1, weights=None)
 
 
 def test_the_loss_fits_the_task() -> None:
     numbers, classes = dataset([0.5 * value for value in range(30)]), dataset(["cat", "dog"] * 5)
-    assert build_loss(numbers, one_logit=False, label_smoothing=0, weights=None) == SquaredError(numbers.target_scale)
-    assert isinstance(build_loss(classes, one_logit=True, label_smoothing=0.1, weights=None), BinaryCrossEntropy)
-    assert isinstance(build_loss(classes, one_logit=False, label_smoothing=0.1, weights=None), CrossEntropy)
+    assert build_loss(numbers, outputs="value", label_smoothing=0, weights=None) == SquaredError(numbers.target_scale)
+    assert build_loss(classes, outputs="one-logit", label_smoothing=0.1, weights=None) == CrossEntropy(0.1, None, "one-logit")
+    assert build_loss(classes, outputs="logits", label_smoothing=0.1, weights=None) == CrossEntropy(0.1)

@@ -36,7 +36,7 @@ class Unusual(nn.Module):
 
 
 def test_every_parameter_is_counted_once() -> None:
-    layers = summarize(Unusual(), (3, 4)).layers
+    layers = summarize(Unusual(), torch.zeros(1, 3, 4)).layers
     assert [(layer.name, layer.parameters) for layer in layers] == [
         ("shared", 16),
         ("shared", 0),
@@ -50,7 +50,7 @@ def test_the_model_and_the_random_state_are_as_before() -> None:
     model = Unusual()
     model.shared.eval()
     random_state = torch.get_rng_state()
-    summarize(model, (3, 4))
+    summarize(model, torch.zeros(1, 3, 4))
     assert torch.equal(torch.get_rng_state(), random_state)
     assert model.calls == 0
     assert model.training
@@ -61,7 +61,7 @@ def test_the_model_and_the_random_state_are_as_before() -> None:
 def test_frozen_parameters_are_told_apart() -> None:
     model = nn.Linear(5, 2)
     model.bias.requires_grad_(False)
-    summary = summarize(model, (5,))
+    summary = summarize(model, torch.zeros(1, 5))
     assert (summary.parameters, summary.trainable_parameters) == (12, 10)
     assert summary.layers == (LayerSummary("model", "Linear", (2,), 12),)
 
@@ -69,7 +69,9 @@ def test_frozen_parameters_are_told_apart() -> None:
 @pytest.mark.skipif(torch.__version__ < "2.12", reason="torch's counter does not see fused attention there")
 def test_attention_is_counted_also_where_torch_fuses_it() -> None:
     length, width = 6, 8
-    summary = summarize(nn.TransformerEncoderLayer(width, nhead=2, dim_feedforward=16, batch_first=True), (length, width))
+    summary = summarize(
+        nn.TransformerEncoderLayer(width, nhead=2, dim_feedforward=16, batch_first=True), torch.zeros(1, length, width)
+    )
     projections = length * width * 4 * width
     products = 2 * length * length * width
     assert summary.flops == 2 * (projections + products + 2 * length * width * 16)
@@ -79,12 +81,12 @@ def test_a_model_without_memory_has_the_same_summary() -> None:
     shape = (1, 28, 28)
     with torch.device("meta"):
         empty = build_model("convnet", input_shape=shape, num_outputs=10, arguments={})
-    assert summarize(empty, shape) == summarize_by_name("convnet", "1,28,28", 10)
+    assert summarize(empty, torch.zeros(1, *shape)) == summarize_by_name("convnet", "1,28,28", 10)
 
 
 def test_a_shape_that_does_not_fit_is_named() -> None:
     with pytest.raises(ModelError, match=r"Linear cannot take an example of shape \(4,\): .*; its layers and the data"):
-        summarize(nn.Linear(5, 2), (4,))
+        summarize(nn.Linear(5, 2), torch.zeros(1, 4))
     for shape in ("3x32x32", "", "3,0,3", "3,,3"):
         with pytest.raises(ConfigError, match="write it as 3,32,32 or 13"):
             summarize_by_name("mlp", shape, 10)

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from goodfit.errors import ConfigError, ModelError
-from goodfit.models import MODELS, build_model, model_arguments, model_names
+from goodfit.models import MODELS, build_model, model_arguments, model_names, model_needs
 from goodfit.models.freezing import find_head, freeze_body, set_training
 from goodfit.models.outputs import check_outputs, log_probabilities, probabilities
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+READY = [name for name in MODELS if not model_needs(name)]
 
 
 def build(name: str, input_shape: tuple[int, ...] = COLOUR, num_outputs: int = 10, **arguments: object) -> nn.Module:
@@ -29,7 +30,7 @@ def parameter_shapes(model: nn.Module) -> list[tuple[int, ...]]:
 # Built-in models
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", READY)
 @pytest.mark.parametrize("input_shape", [GREY, COLOUR, (3, 66, 46)])
 def test_every_model_maps_pictures_to_outputs_in_both_memory_formats(name: str, input_shape: tuple[int, ...]) -> None:
     model = build(name, input_shape, num_outputs=7).eval()
@@ -41,7 +42,7 @@ def test_every_model_maps_pictures_to_outputs_in_both_memory_formats(name: str, 
     torch.testing.assert_close(channels_last, outputs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", READY)
 def test_a_model_is_rebuilt_from_json_and_its_weights_from_the_seed(name: str) -> None:
     arguments = json.loads(json.dumps(model_arguments(name)))
     first, second = build(name, GREY, 3), build(name, GREY, 3, **arguments)
@@ -51,10 +52,18 @@ def test_a_model_is_rebuilt_from_json_and_its_weights_from_the_seed(name: str) -
 
 
 def test_every_parameter_of_every_model_learns() -> None:
-    for name in model_names():
+    for name in READY:
         model = build(name, GREY)
         model(torch.randn(4, *GREY)).square().sum().backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters()), name
+
+
+def test_what_a_model_needs_is_named() -> None:
+    assert [name for name in model_names() if model_needs(name)] == ["sequential"]
+    assert model_needs("sequential").keys() == {"layers"}
+    assert model_arguments("sequential") == {}
+    with pytest.raises(ConfigError, match=r"sequential needs model\.layers, a list .* such as \[\{.*--set 'model\.layers="):
+        build("sequential")
 
 
 def test_the_mlp_has_the_widths_it_is_given() -> None:
@@ -198,10 +207,31 @@ def test_torchvision_models_fit_grey_pictures_and_the_classes(architecture: str)
     assert model(torch.randn(2, 1, 64, 64)).shape == (2, 7)
 
 
-def test_built_in_models_are_built_without_memory_where_asked_and_others_never() -> None:
+def test_models_are_built_without_memory_where_asked() -> None:
     with torch.device("meta"):
-        assert all(parameter.is_meta for name in MODELS for parameter in build(name).parameters())
-        assert not any(parameter.is_meta for parameter in build("torchvision/shufflenet_v2_x0_5").parameters())
+        assert all(parameter.is_meta for name in READY for parameter in build(name).parameters())
+        before = torch.get_rng_state()
+        model = build_model("torchvision/shufflenet_v2_x0_5", input_shape=COLOUR, num_outputs=10, arguments={})
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert not any(buffer.is_meta for buffer in model.buffers())  # there may be some that no file keeps
+    assert torch.equal(torch.get_rng_state(), before)  # so none was drawn and thrown away
+    assert not any(parameter.is_meta for parameter in build("torchvision/shufflenet_v2_x0_5").parameters())
+
+
+@pytest.mark.parametrize("name", ["torchvision/shufflenet_v2_x0_5", "timm/test_resnet"])
+def test_without_memory_no_example_is_computed(name: str) -> None:
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
+    devices: set[str] = set()
+    hook = nn.modules.module.register_module_forward_pre_hook(lambda _module, inputs: devices.add(inputs[0].device.type))
+    try:
+        with torch.device("meta"):
+            build(name, (3, 1 << 14, 1 << 14))  # whose first layer's output would take gigabytes
+            with pytest.raises(ModelError, match="cannot take an example of shape 3 x 8 x 8"):
+                build("torchvision/squeezenet1_1", (3, 8, 8))
+    finally:
+        hook.remove()
+    assert devices == {"meta"}
 
 
 @pytest.fixture

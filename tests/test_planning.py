@@ -131,24 +131,28 @@ def test_the_seed_chooses_the_examples() -> None:
 
 
 def test_one_logit_is_for_two_classes() -> None:
-    assert make({"model.one_logit": True}, data=FEW).architecture.num_outputs == 1
+    assert make({"model.outputs": "one-logit"}, data=FEW).architecture.num_outputs == 1
     assert make(data=FEW).architecture.num_outputs == 2
-    with pytest.raises(ConfigError, match=r"model\.one_logit is for two classes, and memory has 3 classes; leave it out"):
-        make({"model.one_logit": True})
-    with pytest.raises(ConfigError, match=r"model\.one_logit is for two classes, and memory has a number to predict; leave"):
-        make({"model.one_logit": True}, data=NUMBERS)
+    with pytest.raises(
+        ConfigError, match=r"model\.outputs = 'one-logit' is for two classes, and memory has 3 classes; leave it out"
+    ):
+        make({"model.outputs": "one-logit"})
+    with pytest.raises(
+        ConfigError, match=r"model\.outputs = 'one-logit' is for two classes, and memory has a number to predict; leave"
+    ):
+        make({"model.outputs": "one-logit"}, data=NUMBERS)
 
 
 def test_a_model_file_brings_its_architecture(tmp_path: Path) -> None:
-    settings = {"model.name": "mlp", "model.hidden": [5], "model.one_logit": True, "train.epochs": 1, "train.threads": 1}
+    settings = {"model.name": "mlp", "model.hidden": [5], "model.outputs": "one-logit", "train.epochs": 1, "train.threads": 1}
     run = run_through(FEW, tmp_path / "run", settings)
     plan = make({"model.name": str(run.model)}, data=FEW)
     assert plan.start is not None
     assert plan.architecture == plan.start.architecture
-    assert values(plan, "model.name", "model.hidden", "model.one_logit") == (
+    assert values(plan, "model.name", "model.hidden", "model.outputs") == (
         ("mlp", "layer 1"),
         ([5], "layer 1"),
-        (True, "layer 1"),
+        ("one-logit", "layer 1"),
     )
     with pytest.raises(
         ModelError, match=r"holds mlp for inputs \(3, 8, 8\) and 1 outputs, and the data need inputs \(3, 16, 16\)"

@@ -11,8 +11,8 @@ from harness import run_through, tiny_pictures
 from PIL import Image
 
 from goodfit.artefacts.predictor import Estimate, Prediction, Predictor
-from goodfit.errors import DataError
-from goodfit.prediction import BATCH_SIZE, PredictionResult, predict_inputs
+from goodfit.errors import ConfigError, DataError, FileError
+from goodfit.prediction import BATCH_SIZE, MOST_PLOTTED, PredictionPlot, PredictionResult, predict_inputs
 
 SETTINGS: dict[str, Any] = {
     "model.name": "mlp",
@@ -135,3 +135,47 @@ def test_a_row_that_does_not_fit_takes_no_other_along(of_rows: Predictor) -> Non
 def test_a_table_that_is_not_there_is_refused(of_rows: Predictor) -> None:
     with pytest.raises(DataError, match=r"absent\.csv"):
         list(predict_inputs(of_rows, ["absent.csv"]))
+
+
+def test_a_plot_takes_the_first_pictures_and_counts_the_rest(of_pictures: Predictor) -> None:
+    paths = write_pictures("some", MOST_PLOTTED + 3)
+    Path(paths[1]).write_bytes(b"no picture")
+    plot = PredictionPlot(Path("it.png"), of_pictures, ["some"])
+    for result in predict_inputs(of_pictures, ["some"]):
+        plot.add(result)
+    assert plot.write() == f"wrote it.png: the first {MOST_PLOTTED} pictures, 2 left out"
+    assert Path("it.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_standard_input_is_plotted_too(of_pictures: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    [path] = write_pictures("one", 1)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(path).read_bytes())))
+    plot = PredictionPlot(Path("it.PDF"), of_pictures, ["-"])
+    for result in predict_inputs(of_pictures, ["-"]):
+        plot.add(result)
+    assert plot.write() == "wrote it.PDF: 1 picture"
+    assert Path("it.PDF").read_bytes().startswith(b"%PDF")
+
+
+def test_a_plot_that_cannot_be_is_refused_before_anything_is_predicted(of_pictures: Predictor, of_rows: Predictor) -> None:
+    [path] = write_pictures("one", 1)
+    Path("folder.png").mkdir()
+    cases: list[tuple[Predictor, str, type[Exception], str]] = [
+        (of_pictures, "it.jpeg", ConfigError, r"choose from: \.png, \.pdf, \.svg"),
+        (of_pictures, "absent/it.png", FileError, "make 'absent' first"),
+        (of_pictures, "folder.png", FileError, "is a folder"),
+        (of_pictures, f"./{path}", FileError, "is one of the pictures"),
+        (of_rows, "it.png", DataError, "--plot shows pictures, and the model takes tables"),
+    ]
+    for predictor, name, kind, said in cases:
+        with pytest.raises(kind, match=said):
+            PredictionPlot(Path(name), predictor, [path])
+    assert not Path("it.png").exists()
+
+
+def test_a_plot_of_no_picture_is_not_written(of_pictures: Predictor) -> None:
+    plot = PredictionPlot(Path("it.png"), of_pictures, ["a.png", "b.png"])
+    for result in predict_inputs(of_pictures, ["a.png", "b.png"]):
+        plot.add(result)
+    assert plot.write() == "it.png was not written: no picture was predicted"
+    assert not Path("it.png").exists()

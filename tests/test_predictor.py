@@ -259,7 +259,7 @@ def test_what_is_no_tensor_of_the_model_s_shape_is_said(tensors: Run, value: Any
 
 def test_one_output_gives_both_classes(tmp_path: Path) -> None:
     inputs, targets = tiny_pictures(classes=2)
-    run = run_through({"train": (inputs, targets)}, tmp_path / "run", SETTINGS | {"model.one_logit": True})
+    run = run_through({"train": (inputs, targets)}, tmp_path / "run", SETTINGS | {"model.outputs": "one-logit"})
     found = run.predictor()(inputs)
     assert {item.label for item in found} == {"0", "1"}
     assert all(sum(each.probability for each in item.top) == pytest.approx(1) for item in found)

@@ -2,61 +2,28 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from harness import fingerprints, run_through, run_with_stops, silent, tiny_pictures
+from harness import (
+    BASE,
+    CONFIGURATIONS,
+    fingerprints,
+    make_data,
+    run_through,
+    run_with_stops,
+    silent,
+    tiny_pictures,
+)
 
 from goodfit.errors import ConfigError, FileError
 from goodfit.signals import StopSignals
 from goodfit.workflows import Request, resume, train
 
-BASE: dict[str, Any] = {
-    "model.name": "convnet",
-    "train.epochs": 3,
-    "train.batch_size": 8,
-    "train.threads": 1,
-    "train.precision": "fp32",
-    "checkpoint.every_seconds": 0.0,
-    "log.every_steps": 2,
-}
-
-# Everything that could make a resumed run differ, one at a time and then together.
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "augmented": {"augment.flip": True, "augment.crop": 1, "augment.cutout": 2, "augment.rand": 0.5},
-    "mixed": {"augment.mixup": 0.4, "augment.cutmix": 1.0},
-    "dropout": {"model.dropout": 0.3},
-    "accumulated": {"train.accumulate": 3},
-    "averaged": {"train.ema": 0.9},
-    "clipped": {"train.clip": 0.1},
-    "bf16": {"train.precision": "bf16"},
-    "fp16": {"train.precision": "fp16"},
-    "adamw": {"optim.name": "adamw", "optim.lr": 0.01},
-    "rmsprop": {"optim.name": "rmsprop", "optim.momentum": 0.5},
-    "asgd": {"optim.name": "asgd"},
-    "cosine with warm-up": {"schedule.name": "cosine", "schedule.warmup": 0.2},
-    "early stopping": {"train.early_stopping": 1, "optim.lr": 1.0},
-    "weighted": {"train.class_weights": [1.0, 2.0, 0.5], "train.label_smoothing": 0.1},
-    "no validation": {"data.val": 0.0},
-    "frozen": {"model.freeze": True},
-    "one-cycle": {"schedule.name": "one-cycle"},
-    "everything": {
-        "augment.flip": True,
-        "augment.crop": 1,
-        "augment.mixup": 0.4,
-        "model.dropout": 0.3,
-        "train.accumulate": 2,
-        "train.ema": 0.9,
-        "train.precision": "bf16",
-        "train.clip": 1.0,
-    },
-}
-
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_stopped_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
-    data, settings = {"train": tiny_pictures()}, BASE | CONFIGURATIONS[name]
+    settings = BASE | CONFIGURATIONS[name]
+    data = make_data(name, tmp_path)
     expected = fingerprints(run_through(data, tmp_path / "through", settings))
     stopped = fingerprints(run_with_stops(data, tmp_path / "stopped", settings, stops=[2, 1, 5]))
     assert stopped == expected

@@ -63,7 +63,7 @@ def test_pictures_and_their_weights_have_the_channels_last() -> None:
     ("settings", "data", "meaning", "columns"),
     [
         ({}, tiny_pictures(), "logits", 3),
-        ({"model.name": "mlp", "model.one_logit": True}, TABLE, "one-logit", 1),
+        ({"model.name": "mlp", "model.outputs": "one-logit"}, TABLE, "one-logit", 1),
         ({"model.name": "mlp"}, TABLE, "logits", 2),
         ({"model.name": "mlp"}, NUMBERS, "value", 1),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def take_step(state: RunState) -> None:
     state.step += 1
 
 
-def saved(state: RunState) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def saved(state: RunState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What a checkpoint holds: copies of the tensors in the usual memory layout, and JSON."""
     tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.tensors().items()}
     return tensors, json.loads(json.dumps(state.values()))
@@ -132,3 +133,28 @@ def test_values_of_the_wrong_kind_are_refused() -> None:
     for key, wrong in (("optimizer", []), ("param_groups", 3), ("step", "many"), ("best", 1)):
         with pytest.raises(FileError, match="does not fit this run's configuration"):
             make().load(tensors, values | {key: wrong})
+
+
+def test_absurd_numbers_are_refused() -> None:
+    tensors, values = saved(make())
+    for key, wrong in (("step", float("inf")), ("log_length", 1e999), ("evaluated_step", float("nan")), ("step", "9" * 5_000)):
+        with pytest.raises(FileError, match=r"does not fit this run's configuration: .*; was config") as raised:
+            make().load(tensors, values | {key: wrong})
+        assert len(str(raised.value)) < 500
+
+
+def test_settings_of_another_form_are_refused() -> None:
+    tensors, values = saved(make())
+    group, scaler = values["param_groups"][0], values["scaler"]
+    for wrong in (
+        {"param_groups": [group | {"betas": [[]] * 1000}]},
+        {"param_groups": [group | {"lr": "0.1"}]},
+        {"param_groups": [group | {"eps": {}}]},
+        {"param_groups": [group | {"params": [[]]}]},
+        {"scaler": scaler | {"scale": "large"}},
+        {"scaler": {}},
+        {"best": {"step": 1, "loss": []}},
+        {"skipped_steps": [{"step": [], "examples": []}]},
+    ):
+        with pytest.raises(FileError, match="does not fit this run's configuration"):
+            make().load(tensors, values | wrong)

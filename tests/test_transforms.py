@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from goodfit.data.given_transform import GivenTransform
 from goodfit.data.image_transform import ImageTransform
 from goodfit.data.table_transform import ScaledColumn, TableTransform
 from goodfit.data.tensor_transform import TensorTransform
@@ -12,6 +13,7 @@ from goodfit.data.transforms import Normalization, Transform, transform_from_jso
 from goodfit.errors import FileError
 
 TRANSFORMS: list[Transform] = [
+    GivenTransform(((2,), (3, 4)), ("float32", "int64"), ("wide", "deep")),
     ImageTransform("L", 4, 5, (0.5,), (0.25,)),
     TensorTransform((2, 3), (0.0, 1.0), (1.0, 2.0)),
     TableTransform((ScaledColumn("age", "number", ("value",), (40.0,), (12.0,), True),), (("id", "a name for each row"),)),
@@ -34,6 +36,14 @@ def test_one_normalisation_serves_batches_of_any_form() -> None:
     normalization = Normalization((1.0, 2.0), (2.0, 4.0))
     for shape in ((3, 2), (3, 2, 5), (3, 2)):
         assert normalization(torch.ones(shape))[:, 1].unique().tolist() == [-0.25]
+
+
+def test_a_normalisation_that_does_nothing_copies_nothing() -> None:
+    normalization, stored = Normalization((0.0, 0.0), (1.0, 1.0)), torch.rand(3, 2)
+    assert normalization(stored) is stored
+    assert torch.equal(normalization(torch.ones(3, 2, dtype=torch.uint8)), torch.ones(3, 2))
+    for other in (Normalization((0.0, 0.1), (1.0, 1.0)), Normalization((0.0,), (1.0,), 255.0), Normalization((0.0,), (2.0,))):
+        assert not other.is_identity
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)

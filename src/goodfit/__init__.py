@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from goodfit.api import evaluate, load, resume, train, trainer
+    from goodfit.api import convert, evaluate, load, plot_batch, resume, train, trainer
     from goodfit.artefacts.predictor import Estimate, Prediction, Predictor
     from goodfit.artefacts.run import Run
     from goodfit.errors import GoodfitError
+    from goodfit.plots import plot_confusion, plot_history, plot_prediction
 
 __all__ = [
     "Estimate",
@@ -14,8 +15,13 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Run",
+    "convert",
     "evaluate",
     "load",
+    "plot_batch",
+    "plot_confusion",
+    "plot_history",
+    "plot_prediction",
     "resume",
     "train",
     "trainer",
@@ -28,8 +34,13 @@ _HOMES = {
     "Prediction": "goodfit.artefacts.predictor",
     "Predictor": "goodfit.artefacts.predictor",
     "Run": "goodfit.artefacts.run",
+    "convert": "goodfit.api",
     "evaluate": "goodfit.api",
     "load": "goodfit.api",
+    "plot_batch": "goodfit.api",
+    "plot_confusion": "goodfit.plots",
+    "plot_history": "goodfit.plots",
+    "plot_prediction": "goodfit.plots",
     "resume": "goodfit.api",
     "train": "goodfit.api",
     "trainer": "goodfit.api",

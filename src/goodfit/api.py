@@ -1,26 +1,36 @@
 """The Python face: the verbs of the command line as functions, with the same defaults."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from goodfit import testing, workflows
 from goodfit.artefacts.predictor import Predictor
 from goodfit.artefacts.run import Run
 from goodfit.config import Layer
+from goodfit.conversion import Conversion, convert_file
 from goodfit.display import Display
 from goodfit.distributed import Ranks
-from goodfit.errors import DataError, Interrupted, ModelError
+from goodfit.errors import DataError, Interrupted
 from goodfit.evaluation.metrics import Evaluation
-from goodfit.session import make_session
+from goodfit.models.own import own_model
+from goodfit.randomness import kept_generators
+from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
-from goodfit.training.trainer import Trainer
+from goodfit.training.own import OwnCode
+from goodfit.user_code import is_code
 
-__all__ = ["Options", "evaluate", "load", "resume", "train", "trainer"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Options", "convert", "evaluate", "load", "plot_batch", "resume", "train", "trainer"]
 
 PathLike = str | os.PathLike[str]
+
+OBJECTS = ("model", "loss", "optimizer", "schedule")  # that may be given in place of a name
 
 
 class Options(TypedDict, total=False):
@@ -29,12 +39,14 @@ class Options(TypedDict, total=False):
     `settings` holds any further configuration under dotted keys, such as {"augment.flip": True}.
     """
 
-    model: str
+    model: Any  # a name, a model file, a torch.nn.Module, or a class or function that builds one
     recipe: str
     target: str
     epochs: int
     batch_size: int | str
-    optimizer: str
+    loss: Callable[..., Any]  # of what the model gives and the targets: their mean
+    optimizer: Any  # a name, a class, a function of parameters, or an optimiser of the module's parameters
+    schedule: Any  # a name, a function of the step, or a scheduler of torch
     lr: float
     device: str
     seed: int
@@ -49,6 +61,7 @@ KEYS = {
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
     "optimizer": "optim.name",
+    "schedule": "schedule.name",
     "lr": "optim.lr",
     "device": "train.device",
     "seed": "train.seed",
@@ -67,39 +80,116 @@ def train(
 ) -> Run:
     """Train a model on labelled data, test it, and return the run.
 
-    `data` is a data set's name, a path, or data in memory: a pair (X, y) of tensors, arrays or lists, with pairs `val`
-    and `test` beside it if there are any; `val` may also be the share to validate on. Raises InputError before anything
-    is written, RunError for a run that failed, and KeyboardInterrupt, with a checkpoint saved, on Ctrl-C.
+    `data` is a data set's name, a path, or data in memory: a pair (X, y) of tensors, arrays or lists, a Dataset or a
+    DataLoader, with `val` and `test` of their kind beside it if there are any; `val` may also be the share to validate on.
+    `model` may be a torch.nn.Module: its weights are the start, and it has the best ones when training has ended. Raises
+    InputError before anything is written, RunError for a run that failed, and KeyboardInterrupt, with a checkpoint saved,
+    on Ctrl-C.
     """
     request = _request(data, val, test, Path(out) if out is not None else None, options)
     with _listening() as signals, _screen(quiet) as screen:
-        return workflows.train(request, screen, signals)
+        run = workflows.train(request, screen, signals)
+    _give_back(run, request.own)
+    return run
 
 
-def resume(run: PathLike, *, data: Any = None, epochs: int | None = None, quiet: bool = False) -> Run:
-    """Go on with a stopped run, or give a finished one more epochs in all; `data` are needed if they were in memory."""
+def resume(
+    run: PathLike,
+    *,
+    data: Any = None,
+    val: Any = None,
+    test: Any = None,
+    model: Any = None,
+    loss: Callable[..., Any] | None = None,
+    optimizer: Any = None,
+    schedule: Any = None,
+    epochs: int | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Go on with a stopped run, or give a finished one more epochs in all.
+
+    What the run was given as Python objects it is given again: `data` with `val` and `test`, `model`, `loss` and the rest.
+    """
+    own = _own_code({"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule})
     with _listening() as signals, _screen(quiet) as screen:
-        return workflows.resume(Path(run), screen, signals, epochs=epochs, data=data)
+        again = workflows.resume(Path(run), screen, signals, epochs=epochs, data=_in_memory(data, val, test), own=own)
+    _give_back(again, own)
+    return again
 
 
-def load(path: PathLike, *, device: str = "cpu") -> Predictor:
-    """Load a model file, or a run folder's best; raise FileError if it is damaged or foreign."""
-    return Predictor.load(Path(path), device)
+def load(path: PathLike, *, model: Any = None, device: str = "cpu") -> Predictor:
+    """Load a model file, or a run folder's best; `model` is the code of a model that is the user's own.
+
+    Raises FileError if it is damaged or foreign, and CodeNeededError where the code is missing.
+    """
+    return Predictor.load(Path(path), device, own_model(model) if model is not None else None)
 
 
 def evaluate(model: Predictor | Run | PathLike, data: Any = None, *, split: str = "test") -> Evaluation:
-    """Measure a model (a predictor, run, or path) on a split of `data`; without data, on its run's own."""
-    path = model.path if isinstance(model, Predictor | Run) else Path(model)
-    return testing.evaluate_model(path, data, split)
+    """Measure a model (a predictor, run, or path) on a split of `data`; without data, on its run's own.
 
-
-def trainer(data: Any = "digits", *, val: Any = None, test: Any = None, **options: Unpack[Options]) -> Trainer:
-    """Return the trainer that `train` would use, for a loop of your own: `for step in trainer.steps(until=100)`.
-
-    Nothing is written.
+    A path does not bring code of the user's own: a predictor does, `load(path, model=Net)`, and a run that was trained here.
     """
-    made = workflows.plan(_request(data, val, test, None, options), _screen(quiet=True))
-    return make_session(made, Ranks(), lambda: False).trainer
+    path, own = (model.path, model.own) if isinstance(model, Predictor | Run) else (Path(model), None)
+    return testing.evaluate_model(path, data, split, own=own)
+
+
+def convert(
+    file: PathLike,
+    *,
+    model: Any,
+    data: Any = None,
+    val: Any = None,
+    test: Any = None,
+    out: PathLike | None = None,
+    trust_pickle: bool = False,
+    quiet: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Make a model file of the weights that another program saved with torch.save, or as a .safetensors.
+
+    `model` is what they were saved from: a name, a torch.nn.Module, or what builds one. `data`, as for `train`, give the
+    classes, the preprocessing and a test. A file that is more than weights can run any code, and is read with `trust_pickle`
+    only. Raises FileError for a file that is damaged or does not fit the model, and InputError for what is missing.
+    """
+    own = own_model(model) if _is_object(model) else None
+    keyed = {} if own else {"model.name": os.fspath(model)}
+    keyed |= {"data.name": os.fspath(data)} if isinstance(data, str | os.PathLike) else {}
+    layers = [Layer(name, {name: value}) for name, value in {**keyed, **(settings or {})}.items()]
+    with _screen(quiet) as screen, kept_generators():
+        return convert_file(
+            Path(file),
+            screen,
+            data=_in_memory(data, val, test),
+            layers=layers,
+            own=own,
+            out=Path(out) if out is not None else None,
+            trust_pickle=trust_pickle,
+        )
+
+
+def trainer(data: Any = "digits", *, val: Any = None, test: Any = None, **options: Unpack[Options]) -> Session:
+    """Return what `train` would train, for a loop of your own: `for step in trainer.steps(until=100)`.
+
+    Between two turns its loss, predictions, gradients and weights are at hand; a module that is given is trained itself,
+    and not a copy of it. Nothing is written but what `trainer.save(path)` is asked for.
+    """
+    request = _request(data, val, test, None, options)
+    request = replace(request, own=replace(request.own, copies=False))
+    return make_session(workflows.plan(request, _screen(quiet=True)), Ranks(), lambda: False)
+
+
+def plot_batch(
+    data: Any = "digits", *, val: Any = None, test: Any = None, step: int = 0, **options: Unpack[Options]
+) -> "Figure":
+    """Draw the pictures of a training batch as the model sees them, augmented, with the normalisation undone.
+
+    `step` says which; the rest is as for `train`. Raises DataError for data that are no pictures.
+    """
+    from goodfit.plots import draw_pictures
+
+    session = trainer(data, val=val, test=test, **options)
+    return draw_pictures(*session.pictures(step))
 
 
 def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options) -> workflows.Request:
@@ -107,33 +197,55 @@ def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options)
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise TypeError(f"train() got an unexpected keyword {min(unknown)!r}; further keys go into settings={{...}}")
-    given: dict[str, Any] = dict(options)
-    model = given.get("model")
-    if model is not None and not isinstance(model, str | os.PathLike):
-        raise ModelError(
-            f"a {type(model).__name__} as the model is not built yet; name one of `goodfit models`, or a model file"
-        )
+    own, given = _own_code(options), dict(options)
     keyed = {
         KEYS[name]: os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in given.items()
-        if name in KEYS
+        if name in KEYS and not (name in OBJECTS and _is_object(value))
     }
     in_memory = not isinstance(data, str | os.PathLike)
+    settings: Mapping[str, Any] = options.get("settings", {})
     keyed["data.name"] = "memory" if in_memory else os.fspath(data)
     if isinstance(val, float | int):
         keyed["data.val"], val = val, None
-    own_splits = {name: pair for name, pair in (("val", val), ("test", test)) if pair is not None}
-    if own_splits and not in_memory:
-        raise DataError(f"{' and '.join(own_splits)} in memory go with training data in memory, and data={data!r} is not")
-    layers = [Layer(name, {name: value}) for name, value in {**keyed, **given.get("settings", {})}.items()]
-    config = given.get("config")
+    layers = [Layer(name, {name: value}) for name, value in {**keyed, **settings}.items()]
+    config = options.get("config")
     return workflows.Request(
-        data={**(data if isinstance(data, Mapping) else {"train": data}), **own_splits} if in_memory else None,
+        data=_in_memory(data, val, test),
         layers=layers,
-        recipe=given.get("recipe"),
+        recipe=options.get("recipe"),
         config_file=Path(config) if config is not None else None,
         out=out,
+        own=own,
     )
+
+
+def _in_memory(data: Any, val: Any, test: Any) -> dict[str, Any] | None:
+    """Return the parts of data that are objects, None for data that are named."""
+    own_splits = {name: part for name, part in (("val", val), ("test", test)) if part is not None}
+    if data is not None and not isinstance(data, str | os.PathLike):
+        return {**(data if isinstance(data, Mapping) else {"train": data}), **own_splits}
+    if own_splits:
+        raise DataError(f"{' and '.join(own_splits)} in memory go with training data in memory, and data={data!r} is not")
+    return None
+
+
+def _own_code(options: Mapping[str, Any]) -> OwnCode:
+    """Gather what was given as objects; a string such as "net.py:Net" names code too."""
+    model, loss, optimizer, schedule = (options.get(name) if _is_object(options.get(name)) else None for name in OBJECTS)
+    return OwnCode(own_model(model) if model is not None else None, loss, optimizer, schedule)
+
+
+def _is_object(value: Any) -> bool:
+    return value is not None and (is_code(value) if isinstance(value, str) else not isinstance(value, os.PathLike))
+
+
+def _give_back(run: Run, own: OwnCode) -> None:
+    """Give the user's module the best weights; the run remembers the code for as long as it lives."""
+    module = own.model.module if own.model else None
+    if module is not None and run.best:
+        module.load_state_dict(run.best.tensors)
+    object.__setattr__(run, "own", own.model)
 
 
 def _screen(quiet: bool) -> Display:
@@ -144,8 +256,11 @@ def _screen(quiet: bool) -> Display:
 
 @contextmanager
 def _listening() -> Iterator[StopSignals]:
-    """Hear signals for the length of a call; Ctrl-C then ends in KeyboardInterrupt, as Python's own would."""
-    with StopSignals().listening() as signals:
+    """Hear signals for the length of a call; Ctrl-C then ends in KeyboardInterrupt, as Python's own would.
+
+    The caller's random generators are left alone.
+    """
+    with StopSignals().listening() as signals, kept_generators():
         try:
             yield signals
         except Interrupted as stop:

@@ -71,7 +71,8 @@ class ModelConfig(_OpenSection):
     name: str = "mlp"
     pretrained: bool = False
     freeze: bool = False  # train the head alone
-    one_logit: bool = False  # one output for two classes
+    frozen: list[str] = []  # parameters, or what they are below, that are not trained
+    outputs: Literal["auto", "logits", "log-probabilities", "probabilities", "one-logit", "value"] = "auto"  # what they mean
 
 
 class TrainConfig(_Section):
@@ -82,6 +83,7 @@ class TrainConfig(_Section):
     accumulate: Positive = 1  # parts that a batch is computed in
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     ema: Share = 0.0  # decay of the weights' moving average; 0: off
+    loss: str = "auto"  # the one that fits the task and the outputs; or the name of one given from Python
     label_smoothing: Share = 0.0
     class_weights: Literal["none", "balanced"] | list[NonNegative] = "none"
     clip: NonNegative = 0.0  # largest norm of the gradient; 0: off
@@ -113,6 +115,7 @@ class AugmentConfig(_Section):
 
     flip: bool = False  # left-right, half of the time
     crop: Annotated[int, Field(ge=0, le=64)] = 0  # pixels of shift, each way
+    fill: Literal["reflect", "zero"] = "reflect"  # of what a shift leaves empty
     cutout: Annotated[int, Field(ge=0, le=512)] = 0  # side of a blanked square, pixels
     rand: Annotated[float, Field(ge=0, le=1)] = 0.0  # strength of one random change of geometry or colour
     mixup: NonNegative = 0.0  # alpha of Beta(alpha, alpha)

@@ -6,6 +6,7 @@ GoodfitError
 │   ├── DataError       the data set, its files or its labels
 │   ├── ModelError      an architecture, its arguments or its weights
 │   ├── FileError       a model file, checkpoint or run folder
+│   ├── CodeNeededError a model that is code of the user's own, which has not been named again
 │   └── DeviceError     a device or precision that is not here
 └── RunError            exit 1: a run that was started and failed
     ├── DivergedError   the loss or the weights are no longer finite
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "CodeNeededError",
     "ConfigError",
     "DataError",
     "DeviceError",
@@ -34,12 +36,14 @@ __all__ = [
 
 
 MAX_LISTED = 40  # names in a message, which has to stay a line that can be read
+MAX_NAME = 60  # characters of a name in it, which may come out of a file
 
 
 class GoodfitError(Exception):
-    """Base of every error that goodfit raises on purpose."""
+    """Base of every error that goodfit raises on purpose; `frames` are those of the user's own code, if that failed."""
 
     exit_code = 1
+    frames = ""
 
 
 class InputError(GoodfitError):
@@ -62,6 +66,16 @@ class ModelError(InputError):
 
 class FileError(InputError):
     """A model file, checkpoint or run folder that is damaged, foreign or in the way."""
+
+
+class CodeNeededError(FileError):
+    """A model that is code of the user's own, `name`, which runs only when the user names it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the model is code of your own, {name}, which no file can bring: name it with --model {name}, in Python model="
+        )
+        self.name = name
 
 
 class DeviceError(InputError):
@@ -92,6 +106,7 @@ class Interrupted(BaseException):
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     """Return the message for an unknown `kind` of thing, with the nearest known names."""
     known = sorted(choices)
+    name = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
     near = get_close_matches(name, known, n=2, cutoff=0.5)
     listed = ", ".join(known[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {listed}"

@@ -16,7 +16,16 @@ Buffer = bytes | memoryview
 UNFINISHED = ".goodfit-new"  # ends the name of a folder that is being made
 DAY = 86_400  # seconds
 
-__all__ = ["Buffer", "PatientFile", "check_new_folder", "file_sha256", "new_folder", "sync_folder", "write_atomically"]
+__all__ = [
+    "Buffer",
+    "PatientFile",
+    "check_new_file",
+    "check_new_folder",
+    "file_sha256",
+    "new_folder",
+    "sync_folder",
+    "write_atomically",
+]
 
 
 def write_atomically(path: Path, content: str | bytes | Iterable[Buffer]) -> None:
@@ -65,6 +74,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_new_file(path: Path) -> None:
+    """Raise FileError if `path` exists, or the folder that it is to lie in does not."""
+    if path.exists():
+        raise FileError(f"the output {str(path)!r} exists; choose another --out")
+    if not path.parent.is_dir():
+        raise FileError(f"there is no folder {str(path.parent)!r} for the output {path.name}; choose another --out")
 
 
 def check_new_folder(path: Path) -> None:

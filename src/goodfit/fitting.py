@@ -65,7 +65,8 @@ class Fitting:
         A step that makes the loss or the weights not finite is left out; raises DivergedError for the third of them, and
         RunError where the disk does not take several saves in a row. What was saved before stays.
         """
-        with closing(self.saver) if self.saver else nullcontext():
+        loader = self.session.trainer.loader
+        with closing(self.saver) if self.saver else nullcontext(), closing(loader):
             reason = None
             while reason is None:
                 try:
@@ -124,6 +125,8 @@ class Fitting:
         state.epochs_since_best = 0 if better or not validates else state.epochs_since_best + 1
         if better:
             state.best = Best(state.step, evaluation.loss)
+        if state.schedule:
+            state.schedule.after_evaluation(evaluation.loss)
         if self.saver:
             if not validates:
                 self.run.count_test_use("curve", state.step)

@@ -1,23 +1,27 @@
 """From what was asked to a plan: data read and split, recipe chosen, every value resolved, and its source known."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from goodfit.artefacts.model_file import Architecture, ModelFile
 from goodfit.config import Config, Layer, ModelConfig, merge
-from goodfit.data.dataset import Dataset
-from goodfit.data.loader import steps_per_epoch
+from goodfit.data.dataset import Dataset, RawData, TargetScale
 from goodfit.data.sources import Progress, read_data
 from goodfit.data.splits import build_dataset
+from goodfit.data.stream import batches_per_epoch
 from goodfit.devices import choose_device, choose_precision, choose_threads
-from goodfit.errors import ConfigError
+from goodfit.errors import CodeNeededError, ConfigError
 from goodfit.models import model_arguments
+from goodfit.models.outputs import OutputMeaning
+from goodfit.rehearsal import rehearse
 from goodfit.training.optimizers import default_learning_rate
+from goodfit.training.own import OwnCode
 from goodfit.training.recipes import Recipe, load_recipe
 from goodfit.training.recipes.auto import auto_recipe
 from goodfit.training.schedules import schedule_arguments
+from goodfit.user_code import is_code
 
 __all__ = ["Plan", "make_plan"]
 
@@ -34,6 +38,8 @@ class Plan:
     recipe: Recipe | None
     architecture: Architecture
     start: ModelFile | None  # the weights that training goes on from
+    own: OwnCode = field(default_factory=OwnCode)  # what was given as Python objects
+    notes: tuple[str, ...] = ()  # what the user should be told once
 
     @property
     def batch_size(self) -> int:
@@ -44,7 +50,20 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Updates of one epoch."""
-        return steps_per_epoch(len(self.dataset.train), self.batch_size)
+        return batches_per_epoch(self.dataset.train, self.batch_size)
+
+    @property
+    def outputs(self) -> OutputMeaning:
+        """What the model's outputs mean."""
+        assert self.config.model.outputs != "auto"
+        return self.config.model.outputs
+
+    @property
+    def target_scale(self) -> TargetScale:
+        """The terms in which the model predicts numbers: a user's own one in the target's unit."""
+        if self.start:
+            return self.start.target_scale
+        return TargetScale() if self.own.model else self.dataset.target_scale
 
     @property
     def total_steps(self) -> int:
@@ -63,19 +82,26 @@ def make_plan(
     recipe_name: str | None = None,
     progress: Progress | None = None,
     is_complete: bool = False,
+    own: OwnCode | None = None,
 ) -> Plan:
     """Read the data, choose the recipe, and resolve every value.
 
     `data` is None where `data.name` of the layers says which; `is_complete` says that the layers are a run's own
-    configuration, so that no recipe is chosen for them. Raises InputError for anything that cannot be done.
+    configuration, so that no recipe is chosen for them; `own` is what was given as Python objects, whose names the
+    layers hold. Raises InputError for anything that cannot be done.
     """
+    own = own or OwnCode()
     recipe = None if recipe_name in (None, "auto") else load_recipe(recipe_name)
     start, layers = _model_file(layers)
+    steady = {"schedule.name": "constant"} if own.optimizer is not None else {}  # whose learning rate is as it was given
+    layers = [Layer("Python", steady), *layers, Layer("Python", own.names())]
+    if own.model and not start:
+        layers.append(Layer("Python", {"model.name": own.model.name}))
     config, _ = merge([*_recipe_layer(recipe, layers), *layers])
-    model_arguments(config.model.name)  # what is misspelt is said before data are read, or even fetched
-    default_learning_rate(config.optim.name)
-    schedule_arguments(config.schedule.name)
+    _check_names(config, own)  # what is misspelt is said before data are read, or even fetched
     raw = read_data(config.data.name if data is None else data, config.data, config.transform, progress)
+    layers = _with_data_settings(raw, layers)
+    config, _ = merge([*_recipe_layer(recipe, layers), *layers])
     dataset = build_dataset(
         raw, val=config.data.val, test=config.data.test, max_train=config.data.max_train, seed=config.train.seed
     )
@@ -83,12 +109,56 @@ def make_plan(
         chosen = next((layer.values["model.name"] for layer in reversed(layers) if "model.name" in layer.values), None)
         recipe = auto_recipe(dataset, chosen)
     config, sources = merge([*_recipe_layer(recipe, layers), *layers])
-    config, sources = _resolve(config, sources, dataset)
+    config, sources = _resolve(config, sources, dataset, own)
     _check_accumulate(config, dataset)
-    architecture = _architecture(config, dataset)
+    notes: tuple[str, ...] = ()
+    architecture = None if own.model else _architecture(config, dataset)
+    if own.model:
+        given = start.architecture.arguments if start else config.model.arguments
+        own = replace(own, arguments={} if config.model.name == "sequential" else given)
+    if own.is_given:
+        found = rehearse(own, config, dataset, start, architecture)
+        architecture, notes, dataset = found.architecture, found.notes, replace(dataset, classes=found.classes)
+        taken = {f"model.{key}" for key in own.arguments}  # by the user's code, of which layers may be all that is left
+        config, sources = _overlay(config, sources, found.values, "Python", without=taken)
+    assert architecture
     if start:
         start.check_start(architecture)
-    return Plan(dataset, config, sources, recipe, architecture, start)
+    return Plan(dataset, config, sources, recipe, architecture, start, own, notes)
+
+
+def _check_names(config: Config, own: OwnCode) -> None:
+    """Raise ConfigError for an unknown model, optimiser or schedule, and CodeNeededError for code that was not given."""
+    if not own.model and is_code(config.model.name):
+        raise CodeNeededError(config.model.name)
+    given = {"train.loss": own.loss, "optim.name": own.optimizer, "schedule.name": own.schedule}
+    for key, name in (
+        ("train.loss", config.train.loss),
+        ("optim.name", config.optim.name),
+        ("schedule.name", config.schedule.name),
+    ):
+        if is_code(name) and given[key] is None:
+            keyword = {"train.loss": "loss", "optim.name": "optimizer", "schedule.name": "schedule"}[key]
+            raise ConfigError(f"{key} = {name!r} is code of your own, which no file can bring; give it in Python: {keyword}=")
+    if config.train.loss != "auto" and own.loss is None:
+        raise ConfigError(f"train.loss = {config.train.loss!r} is unknown; a loss of your own is given in Python: loss=")
+    if not own.model:
+        model_arguments(config.model.name)
+    if own.optimizer is None:
+        default_learning_rate(config.optim.name)
+    if own.schedule is None:
+        schedule_arguments(config.schedule.name)
+
+
+def _with_data_settings(raw: RawData, layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers over those of the data; raise ConfigError where they contradict what the data decide."""
+    for key in raw.settings:
+        for layer in layers:
+            if key in layer.values and layer.values[key] != raw.settings[key]:
+                raise ConfigError(
+                    f"{key} = {layer.values[key]!r} (from {layer.source}), and the data loader has {raw.settings[key]!r}; set it in one of them"
+                )
+    return [Layer("data", raw.settings), *layers]
 
 
 def _model_file(layers: Sequence[Layer]) -> tuple[ModelFile | None, list[Layer]]:
@@ -100,7 +170,7 @@ def _model_file(layers: Sequence[Layer]) -> tuple[ModelFile | None, list[Layer]]
         return None, changed
     found, layer = ModelFile.load(Path(name)), layers[naming[-1]]
     inside = {f"model.{key}": value for key, value in found.architecture.arguments.items()}
-    inside["model.one_logit"] = found.outputs == "one-logit"
+    inside["model.outputs"] = found.outputs
     changed[naming[-1]] = Layer(layer.source, {**layer.values, **inside, "model.name": found.architecture.name})
     return found, changed
 
@@ -117,29 +187,58 @@ def _recipe_layer(recipe: Recipe | None, layers: Sequence[Layer]) -> list[Layer]
     return [Layer(f"recipe {recipe.name}", values)]
 
 
-def _resolve(config: Config, sources: dict[str, str], dataset: Dataset) -> tuple[Config, dict[str, str]]:
+def _resolve(config: Config, sources: dict[str, str], dataset: Dataset, own: OwnCode) -> tuple[Config, dict[str, str]]:
     """Fill in what depends on the data, the machine, or on the model, optimiser and schedule that were chosen."""
     device = choose_device(config.train.device)
-    model_defaults = {
-        key: value for key, value in model_arguments(config.model.name).items() if key not in ModelConfig.model_fields
-    }
-    schedule_defaults = schedule_arguments(config.schedule.name)
     batch_size = len(dataset.train) if config.train.batch_size == "full" else int(config.train.batch_size)
-    per_epoch = steps_per_epoch(len(dataset.train), batch_size)
+    per_epoch = batches_per_epoch(dataset.train, batch_size)
+    precision = config.train.precision
+    if precision == "auto" and (own.model or config.model.name == "sequential"):
+        precision = "fp32"  # what a module was not written for is not done to it unasked
     values: dict[str, Any] = {
         "data.task": dataset.task,
         "train.device": str(device),
-        "train.precision": choose_precision(config.train.precision, device),
+        "train.precision": choose_precision(precision, device),
         "train.threads": choose_threads(config.train.threads),
-        "optim.lr": config.optim.lr or default_learning_rate(config.optim.name),
         "log.every_steps": config.log.every_steps or _usual_log_steps(per_epoch),
     }
-    values |= {f"model.{key}": value for key, value in (model_defaults | config.model.arguments).items()}
-    values |= {f"schedule.{key}": value for key, value in (schedule_defaults | config.schedule.arguments).items()}
+    if not own.model:
+        known = model_arguments(config.model.name)
+        values |= {f"model.{key}": value for key, value in known.items() if key not in ModelConfig.model_fields}
+        values |= {f"model.{key}": value for key, value in config.model.arguments.items()}
+        values["model.outputs"] = _outputs(config, dataset)
+    if own.optimizer is None:
+        values["optim.lr"] = config.optim.lr or default_learning_rate(config.optim.name)
+    if own.schedule is None:
+        defaults = schedule_arguments(config.schedule.name) | config.schedule.arguments
+        values |= {f"schedule.{key}": value for key, value in defaults.items()}
+    return _overlay(config, sources, values, "auto")
+
+
+def _overlay(
+    config: Config, sources: dict[str, str], values: dict[str, Any], source: str, without: Collection[str] = ()
+) -> tuple[Config, dict[str, str]]:
+    """Set values over all `without` some, and name their source where they were others before."""
     before = config.flat()
-    merged, _ = merge([Layer("config", before), Layer("auto", values)])
-    changed = {key: "auto" for key, value in values.items() if before.get(key) != value}
-    return merged, sources | changed
+    merged, _ = merge(
+        [Layer("config", {key: value for key, value in before.items() if key not in without}), Layer(source, values)]
+    )
+    changed = {key: source for key, value in values.items() if before.get(key) != value}
+    return merged, {key: value for key, value in sources.items() if key not in without or key in values} | changed
+
+
+def _outputs(config: Config, dataset: Dataset) -> OutputMeaning:
+    """Return what the outputs of a model of goodfit's mean; raise ConfigError where it is asked for another meaning."""
+    asked = config.model.outputs
+    usual: OutputMeaning = "logits" if dataset.classes else "value"
+    if asked in ("auto", usual):
+        return usual
+    if asked != "one-logit":
+        raise ConfigError(f"model.outputs = {asked!r}, and {config.model.name} gives {usual} for {dataset.name}; leave it out")
+    if len(dataset.classes) != 2:
+        found = f"{len(dataset.classes)} classes" if dataset.classes else "a number to predict"
+        raise ConfigError(f"model.outputs = 'one-logit' is for two classes, and {dataset.name} has {found}; leave it out")
+    return "one-logit"
 
 
 def _check_accumulate(config: Config, dataset: Dataset) -> None:
@@ -156,8 +255,5 @@ def _usual_log_steps(steps_per_epoch: int) -> int:
 
 
 def _architecture(config: Config, dataset: Dataset) -> Architecture:
-    if config.model.one_logit and len(dataset.classes) != 2:
-        found = f"{len(dataset.classes)} classes" if dataset.classes else "a number to predict"
-        raise ConfigError(f"model.one_logit is for two classes, and {dataset.name} has {found}; leave it out")
-    num_outputs = 1 if config.model.one_logit else dataset.num_outputs
+    num_outputs = 1 if config.model.outputs == "one-logit" else dataset.num_outputs
     return Architecture(config.model.name, config.model.arguments, dataset.transform.input_shape, num_outputs)

@@ -1,8 +1,9 @@
 """Predicting what a command line names: files, folders, globs, rows of tables, or standard input."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from goodfit.artefacts.predictor import Estimate, Prediction, Predictor
 from goodfit.data.folder import find_pictures
 from goodfit.data.images import SUFFIXES
 from goodfit.data.table import TABLE_SUFFIXES, read_rows
-from goodfit.errors import DataError
+from goodfit.errors import ConfigError, DataError, FileError
+from goodfit.files import write_atomically
+from goodfit.plots import Pictured, plot_predictions, render
 
-__all__ = ["PredictionResult", "predict_inputs"]
+__all__ = ["PredictionPlot", "PredictionResult", "predict_inputs"]
 
 BATCH_SIZE = 64
+MOST_PLOTTED = 20
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class PredictionResult:
     input: str
     prediction: Prediction | Estimate | None = None
     error: str | None = None
+    picture: Any = field(default=None, repr=False, compare=False)  # where it is one: its path, or a file's bytes
 
     def to_json(self) -> dict[str, Any]:
         """Return the line that `goodfit predict --json` prints."""
@@ -106,7 +112,9 @@ def _predict(
     """Predict a batch at once, or one at a time where one of them is bad; an error of the only input is raised."""
     try:
         predictions = predictor.predict_stored(predictor.model.transform.encode(examples), top=top)
-        yield from (PredictionResult(name, prediction) for name, prediction in zip(names, predictions, strict=True))
+        pictures = examples if isinstance(examples, list) else [None] * len(names)
+        for name, prediction, picture in zip(names, predictions, pictures, strict=True):
+            yield PredictionResult(name, prediction, picture=picture)
     except DataError as error:
         if alone and names[0] == "-":
             raise DataError(f"standard input: {error}; - stands for the bytes of one picture") from error
@@ -117,3 +125,45 @@ def _predict(
             return
         for index, name in enumerate(names):
             yield from _predict(predictor, [name], examples[index : index + 1], top)
+
+
+class PredictionPlot:
+    """The figure that `goodfit predict --plot` writes: the first pictures beside what was predicted of them.
+
+    Raises, before anything is predicted, ConfigError for a file of another kind, FileError for a place where it cannot be
+    written, and DataError for a model that does not take pictures.
+    """
+
+    def __init__(self, path: Path, predictor: Predictor, inputs: Sequence[str]) -> None:
+        kind = predictor.model.transform.to_json()["kind"]
+        if kind != "image":
+            raise DataError(f"--plot shows pictures, and the model takes {kind}s; leave --plot out")
+        if path.suffix.lower() not in PLOT_SUFFIXES:
+            raise ConfigError(f"--plot {str(path)!r} ends in no known suffix; choose from: {', '.join(PLOT_SUFFIXES)}")
+        if not path.parent.is_dir():
+            raise FileError(f"--plot {str(path)!r} lies in a folder that does not exist; make {str(path.parent)!r} first")
+        if path.is_dir():
+            raise FileError(f"--plot {str(path)!r} is a folder; name a file")
+        if path.exists() and any(os.path.exists(name) and path.samefile(name) for name in inputs):  # noqa: PTH110
+            raise FileError(f"--plot {str(path)!r} is one of the pictures, and would replace it; name another file")
+        self._path = path
+        self._items: list[Pictured] = []
+        self._left_out = 0
+
+    def add(self, result: PredictionResult) -> None:
+        """Take one picture more, unless there was an error or there are enough."""
+        if result.prediction is None:
+            return
+        if len(self._items) < MOST_PLOTTED:
+            self._items.append(Pictured(result.picture, result.prediction, result.input))
+        else:
+            self._left_out += 1
+
+    def write(self) -> str:
+        """Write the figure, and return a line that says what is in it; raise RunError where the disk does not take it."""
+        if not self._items:
+            return f"{self._path} was not written: no picture was predicted"
+        write_atomically(self._path, render(plot_predictions(self._items), self._path.suffix[1:].lower()))
+        if self._left_out:
+            return f"wrote {self._path}: the first {len(self._items)} pictures, {self._left_out:,} left out"
+        return f"wrote {self._path}: {len(self._items)} picture{'' if len(self._items) == 1 else 's'}"

@@ -1,30 +1,33 @@
 """From a plan to the objects that train it: module, optimiser, loader, trainer, and the model to evaluate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.data.augment import Augmentation
-from goodfit.data.loader import Loader
+from goodfit.data.dataset import SplitName
+from goodfit.data.examples import Examples
+from goodfit.data.image_transform import ImageTransform
+from goodfit.data.stream import first_examples, make_loader
 from goodfit.devices import Precision, sum_dtype
 from goodfit.distributed import Ranks
-from goodfit.errors import ConfigError
-from goodfit.evaluation.evaluate import TrainedModel
+from goodfit.errors import ConfigError, DataError, unknown_name
+from goodfit.evaluation.evaluate import TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
-from goodfit.models.freezing import freeze_body
-from goodfit.models.outputs import OutputMeaning
 from goodfit.planning import Plan
-from goodfit.randomness import reseed
+from goodfit.rehearsal import build_own_loss, build_parts
 from goodfit.training.ema import MovingAverage
-from goodfit.training.losses import build_loss, class_weights
+from goodfit.training.losses import Loss, build_loss, class_weights
 from goodfit.training.optimizers import build_optimizer
-from goodfit.training.schedules import build_schedule
+from goodfit.training.own import OwnSchedule, build_own_optimizer, checked_factor, is_schedule_of_steps
+from goodfit.training.schedules import Schedule, build_schedule, constant
 from goodfit.training.state import RunState
-from goodfit.training.trainer import Trainer
+from goodfit.training.trainer import Step, Trainer
 
 __all__ = ["Session", "make_session"]
 
@@ -46,6 +49,49 @@ class Session:
         """The run's state."""
         return self.trainer.state
 
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained."""
+        return self.state.model
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.plan.total_steps
+
+    def steps(self, until: int | None = None) -> Iterator[Step]:
+        """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each."""
+        return self.trainer.steps(until)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Make `rate` the learning rate of what is to come, which the schedule goes on to scale."""
+        self.trainer.set_learning_rate(rate)
+
+    def evaluate(self, split: SplitName = "val") -> Evaluation:
+        """Measure the model as it is now on a split; raise ConfigError where the data have none of that name."""
+        if split not in self.plan.dataset.splits:
+            raise ConfigError(unknown_name("split", split, self.plan.dataset.splits))
+        return evaluate(self.trained_model(), self.plan.dataset.splits[split], split, self.ranks)
+
+    def pictures(self, step: int = 0) -> tuple[Tensor, list[str]]:
+        """Return the pictures (N, C, H, W) that the model sees at a step, from 0 to 1, and the name of what each shows.
+
+        Raises DataError for data that are no pictures.
+        """
+        dataset = self.plan.dataset
+        inputs, targets = self.trainer.batch(step)
+        if not isinstance(inputs, Tensor) or inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+            raise DataError(f"{dataset.name} has no pictures: its examples are {dataset.transform.input_shape}; give some")
+        if isinstance(dataset.transform, ImageTransform):
+            return dataset.transform.undo(inputs).cpu(), _named(targets, dataset.classes)
+        low, high = inputs.min(), inputs.max()  # how they were normalised is not known
+        return ((inputs - low) / (high - low).clamp(min=1e-12)).cpu(), _named(targets, dataset.classes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as it is now to a model file, and return its path."""
+        self.model_file(val=None).save(Path(path))
+        return Path(path)
+
     def trained_model(self) -> TrainedModel:
         """Return the model as it is now, to be evaluated."""
         dataset = self.plan.dataset
@@ -54,8 +100,8 @@ class Session:
             transform=dataset.transform,
             task=dataset.task,
             classes=dataset.classes,
-            outputs=_meaning(self.plan),
-            target_scale=dataset.target_scale,
+            outputs=self.plan.outputs,
+            target_scale=self.plan.target_scale,
             precision=self.trainer.precision,
             device=self.device,
             channels_last=self.trainer.channels_last,
@@ -92,10 +138,14 @@ class Session:
         }
 
 
-def _meaning(plan: Plan) -> OutputMeaning:
-    if plan.dataset.task == "regression":
-        return "value"
-    return "one-logit" if plan.config.model.one_logit else "logits"
+def _named(targets: Tensor, classes: tuple[str, ...]) -> list[str]:
+    """Say what each target is: a class, a number, or the shares of mixed classes."""
+    if not classes:
+        return [f"{value:.4g}" for value in targets.tolist()]
+    if targets.ndim == 1:
+        return [classes[index] for index in targets.tolist()]
+    mixed = [sorted(zip(shares, classes, strict=True), reverse=True)[:2] for shares in targets.tolist()]
+    return [", ".join(f"{name} ({share:.0%})" for share, name in parts if share > 0) for parts in mixed]
 
 
 def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Session:
@@ -104,25 +154,23 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
     device, precision = torch.device(config.train.device), config.train.precision
     assert precision != "auto"
     _check_augmentation(plan)
-    channels_last = len(dataset.transform.input_shape) == 3
+    channels_last = plan.architecture.channels_last
     state = _make_state(plan, device, precision, channels_last)
     augmentation = Augmentation(**config.augment.model_dump())
     trainer = Trainer(
         state=state,
-        loader=Loader(
-            dataset.train, plan.batch_size, seed=config.train.seed, device=device, ranks=ranks, whole=augmentation.mixes
+        loader=make_loader(
+            dataset.train,
+            plan.batch_size,
+            seed=config.train.seed,
+            device=device,
+            ranks=ranks,
+            whole=augmentation.mixes,
         ),
         transform=dataset.transform,
         augmentation=augmentation,
-        loss=build_loss(
-            dataset,
-            one_logit=config.model.one_logit,
-            label_smoothing=config.train.label_smoothing,
-            weights=class_weights(config.train.class_weights, dataset, device),
-        ),
-        schedule=build_schedule(
-            config.schedule.name, plan.total_steps, warmup=config.schedule.warmup, arguments=config.schedule.arguments
-        ),
+        loss=_make_loss(plan, device),
+        schedule=_make_schedule(plan),
         seed=config.train.seed,
         num_classes=len(dataset.classes),
         total_steps=plan.total_steps,
@@ -132,6 +180,7 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
         accumulate=config.train.accumulate,
         clip=config.train.clip,
         frozen=config.model.freeze,
+        reseeds_libraries=plan.own.model is not None or plan.own.loss is not None,
         ranks=ranks,
         stop_asked=stop_asked,
     )
@@ -139,20 +188,26 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
 
 
 def _make_state(plan: Plan, device: torch.device, precision: Precision, channels_last: bool) -> RunState:
-    config = plan.config
-    model = _make_module(plan).to(device)
+    config, own = plan.config, plan.own
+    inputs, _ = first_examples(plan.dataset, 1, config.train.seed)
+    parts = build_parts(own, config, inputs, plan.start, plan.architecture)
+    model = parts.module.to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(
-        config.optim.name,
-        model,
-        lr=float(config.optim.lr or 0),
-        momentum=config.optim.momentum,
-        weight_decay=config.optim.weight_decay,
-        arguments=config.optim.arguments,
-        # A fused step that the scaler skips leaves momentum buffers uninitialised.
-        fused=precision != "fp16",
-    )
+    if own.optimizer is None:
+        optimizer = build_optimizer(
+            config.optim.name,
+            model,
+            lr=float(config.optim.lr or 0),
+            momentum=config.optim.momentum,
+            weight_decay=config.optim.weight_decay,
+            arguments=config.optim.arguments,
+            # A fused step that the scaler skips leaves momentum buffers uninitialised.
+            fused=precision != "fp16",
+        )
+    else:
+        optimizer = build_own_optimizer(parts.optimizer, model, config.optim)
+    has_schedule = own.schedule is not None and not is_schedule_of_steps(own.schedule)
     return RunState(
         model=model,
         optimizer=optimizer,
@@ -160,26 +215,35 @@ def _make_state(plan: Plan, device: torch.device, precision: Precision, channels
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loss_sum=torch.zeros((), dtype=sum_dtype(device), device=device),
         weight_sum=torch.zeros((), dtype=sum_dtype(device), device=device),
+        schedule=OwnSchedule(parts.schedule, optimizer) if has_schedule else None,
     )
 
 
-def _make_module(plan: Plan) -> nn.Module:
-    if plan.start:
-        model = plan.start.module()
-        model.requires_grad_(True)
-    else:
-        reseed(plan.config.train.seed, "init")
-        model = plan.architecture.build(pretrained=plan.config.model.pretrained)
-    if plan.config.model.freeze:
-        freeze_body(model)
-    return model
+def _make_loss(plan: Plan, device: torch.device) -> Loss:
+    if plan.own.loss is not None:
+        return build_own_loss(plan.own, plan.config, plan.dataset, plan.outputs, device)
+    settings = plan.config.train
+    weights = class_weights(settings.class_weights, plan.dataset, device)
+    return build_loss(
+        plan.dataset, outputs=plan.outputs, label_smoothing=settings.label_smoothing, weights=weights, scale=plan.target_scale
+    )
+
+
+def _make_schedule(plan: Plan) -> Schedule:
+    settings, own = plan.config.schedule, plan.own.schedule
+    if own is None:
+        return build_schedule(settings.name, plan.total_steps, warmup=settings.warmup, arguments=settings.arguments)
+    return checked_factor(own, []) if is_schedule_of_steps(own) else constant
 
 
 def _check_augmentation(plan: Plan) -> None:
     shape = plan.dataset.transform.input_shape
     augment = Augmentation(**plan.config.augment.model_dump())
+    if isinstance(plan.dataset.train.inputs, Examples) and (augment.needs_pictures or augment.mixes):
+        keys = [f"augment.{key}" for key, value in plan.config.augment if value and key != "fill"]
+        raise ConfigError(f"{', '.join(keys)}: {plan.dataset.name} prepares its examples by its own code; change them there")
     if augment.needs_pictures and not (len(shape) == 3 and plan.dataset.transform.to_json()["kind"] == "image"):
-        keys = [f"augment.{key}" for key, value in plan.config.augment if value and key != "mixup"]
+        keys = [f"augment.{key}" for key, value in plan.config.augment if value and key not in ("mixup", "fill")]
         raise ConfigError(f"{', '.join(keys)} is for pictures, and {plan.dataset.name} has none; leave it out")
     if augment.mixes and plan.dataset.task == "regression":
         raise ConfigError("augment.mixup and augment.cutmix are for classes, and the target is a number; leave them out")

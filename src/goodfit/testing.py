@@ -16,8 +16,9 @@ from goodfit.devices import choose_device, choose_threads, computing
 from goodfit.errors import ConfigError, DataError
 from goodfit.evaluation.evaluate import evaluate
 from goodfit.evaluation.metrics import Evaluation
+from goodfit.models.own import OwnModel
 
-__all__ = ["evaluate_model"]
+__all__ = ["DATA_KEYS", "evaluate_model"]
 
 # Of a training record: what decides how data are read and split.
 DATA_KEYS = (
@@ -34,7 +35,12 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def evaluate_model(
-    model: Path, data: Any, split: str = "test", layers: Sequence[Layer] = (), progress: Progress | None = None
+    model: Path,
+    data: Any,
+    split: str = "test",
+    layers: Sequence[Layer] = (),
+    progress: Progress | None = None,
+    own: OwnModel | None = None,
 ) -> Evaluation:
     """Return the metrics of a model file, or a run folder's best, on one split of `data`.
 
@@ -62,7 +68,7 @@ def evaluate_model(
     device, settings = choose_device(config.train.device), config.train
     # With the run's own number of threads its result comes out again, bit for bit.
     with computing(device, choose_threads(settings.threads), settings.deterministic):
-        return evaluate(file.trained_model(device), chosen, name)
+        return evaluate(file.trained_model(device, own), chosen, name)
 
 
 def _configuration(file: ModelFile, run: Run | None, layers: Sequence[Layer]) -> Config:

@@ -1,10 +1,11 @@
 """The verbs: train, resume, evaluate, predict. The one place that composes all the rest."""
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
 from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
+from goodfit.training.own import OwnCode
 from goodfit.verification import Verification, verify_run
 
 __all__ = ["Request", "Screen", "plan", "resume", "train", "verify"]
@@ -52,6 +54,7 @@ class Request:
     recipe: str | None = None
     config_file: Path | None = None
     out: Path | None = None
+    own: OwnCode = field(default_factory=OwnCode)
 
     @property
     def all_layers(self) -> list[Layer]:
@@ -63,7 +66,8 @@ class Request:
 def plan(request: Request, screen: Screen) -> Plan:
     """Read the data and resolve the configuration, as `train` would; write nothing."""
     recipe = request.recipe or (None if request.config_file else "auto")
-    return make_plan(request.data, request.all_layers, recipe, screen.progress, is_complete=request.config_file is not None)
+    complete = request.config_file is not None
+    return make_plan(request.data, request.all_layers, recipe, screen.progress, is_complete=complete, own=request.own)
 
 
 def train(request: Request, screen: Screen, signals: StopSignals) -> Run:
@@ -91,13 +95,24 @@ def _create(session: Session, path: Path) -> Path:
     with create_run(path, config, environment, f"A run of goodfit; train again with: {again}") as folder:
         if start:
             start.save(folder / START)
+        elif session.plan.own.model:  # its weights may be of the user's making, so they are kept like a model file's
+            session.model_file(val=None).save(folder / START)
     return path
 
 
-def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | None = None, data: Any = None) -> Run:
+def resume(
+    path: Path,
+    screen: Screen,
+    signals: StopSignals,
+    *,
+    epochs: int | None = None,
+    data: Any = None,
+    own: OwnCode | None = None,
+) -> Run:
     """Go on with a stopped run from its newest checkpoint, or give a finished one more epochs, and return it finished.
 
-    Raises FileError if `path` is not a run folder or its checkpoints do not fit.
+    `data` and `own` are the objects that it was started with, if there were any. Raises FileError if `path` is not a run
+    folder or its checkpoints do not fit.
     """
     run = Run(path)
     layers = [Layer("config.toml", _read_config(path / "config.toml"))]
@@ -109,7 +124,7 @@ def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | No
         return run
     with ranks(choose_device(config.train.device)) as place, _locked(run, place):
         _on_first(place, run.tidy)
-        made = _in_turn(place, lambda: make_plan(data, layers, None, screen.progress, is_complete=True))
+        made = _in_turn(place, lambda: make_plan(data, layers, None, screen.progress, is_complete=True, own=own))
         session = make_session(made, place, signals.asked)
         checkpoint = _restore(session, run, screen)
         if epochs is not None:
@@ -122,7 +137,7 @@ def resume(path: Path, screen: Screen, signals: StopSignals, *, epochs: int | No
             return _fit(session, Run(path), screen, signals, seconds=seconds, is_resumed=True)
 
 
-def verify(path: Path, screen: Screen, *, data: Any = None) -> Verification:
+def verify(path: Path, screen: Screen, *, data: Any = None, own: OwnCode | None = None) -> Verification:
     """Prove on a run's own folder that it repeats bit for bit; nothing in the folder changes.
 
     Raises FileError if `path` is not a run folder, has no whole checkpoint, or is being trained in.
@@ -130,7 +145,7 @@ def verify(path: Path, screen: Screen, *, data: Any = None) -> Verification:
     run = Run(path)
     layers = [Layer("config.toml", _read_config(path / "config.toml"))]
     with run.locked():
-        made = make_plan(data, layers, None, screen.progress, is_complete=True)
+        made = make_plan(data, layers, None, screen.progress, is_complete=True, own=own)
         _say_changes(run, made, 1, screen, "its last bits may differ for that alone")
         for news in verify_run(run, made):
             if isinstance(news, Verification):
@@ -149,7 +164,7 @@ def _locked(run: Run, place: Ranks) -> Iterator[None]:
 
 def _kept_config(made: Plan) -> Config:
     """Return the configuration that the run folder keeps: a model file that training goes on from lies beside it."""
-    start = [Layer("start", {"model.name": START})] if made.start else []
+    start = [Layer("start", {"model.name": START})] if made.start or made.own.model else []
     return merge([Layer("config", made.config.flat()), *start])[0]
 
 
@@ -241,7 +256,8 @@ def _on_first(place: Ranks, work: Callable[[], T]) -> T:
 
 
 def _default_out(made: Plan) -> Path:
-    name = f"{made.dataset.name}-{made.config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}".replace("/", "-")
+    model = re.sub(r"[^\w./-]", "", made.config.model.name.rpartition(":")[2]) or "model"
+    name = f"{made.dataset.name}-{model}-{time.strftime('%Y%m%d-%H%M%S')}".replace("/", "-")
     path, number = Path("runs") / name, 1
     while path.exists():
         number += 1

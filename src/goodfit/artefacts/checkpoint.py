@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from goodfit.artefacts.document import check_tensor_table, parse_finite
 from goodfit.artefacts.host_copy import HostCopy
 from goodfit.artefacts.tensor_file import data_chunks, header
 from goodfit.errors import FileError, RunError
@@ -56,9 +57,9 @@ class Checkpoint:
     def restore(self, state: RunState) -> None:
         """Load this checkpoint into `state`; raise FileError if it does not fit."""
         try:
-            tensors = load_file(self.path / "state.safetensors")
-            values = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
-            state.load(tensors, values)
+            check_tensor_table(self.path / "state.safetensors")
+            values = parse_finite((self.path / "state.json").read_text(encoding="ascii"))
+            state.load(load_file(self.path / "state.safetensors"), values)
         except (OSError, OverflowError, RecursionError, ValueError, SafetensorError) as error:
             raise FileError(
                 f"cannot read the checkpoint {str(self.path)!r}: {error!s:.300}; was it changed by hand?"
@@ -189,13 +190,13 @@ def _verify(path: Path) -> Checkpoint:
         if manifest["sha256"] != _manifest_sha256(manifest) or text != json.dumps(manifest, indent=1):
             raise _DamagedError(f"the checkpoint {str(path)!r} is damaged: manifest.json does not match its own SHA-256")
         if manifest["format"] != FORMAT:
-            raise FileError(f"the checkpoint {str(path)!r} has format {manifest['format']!r}, not {FORMAT}; update goodfit")
+            raise FileError(f"the checkpoint {str(path)!r} has format {manifest['format']!r:.40}, not {FORMAT}; update goodfit")
         for name in FILES:
             file, listed = path / name, manifest["files"][name]
             if file.stat().st_size != listed["bytes"] or file_sha256(file) != listed["sha256"]:
                 raise _DamagedError(f"the checkpoint {str(path)!r} is damaged: {name} does not match its SHA-256")
         if manifest["step"] != _step(path):
-            raise _DamagedError(f"the checkpoint {str(path)!r} holds step {manifest['step']!r}, not that of its name")
+            raise _DamagedError(f"the checkpoint {str(path)!r} holds step {manifest['step']!r:.40}, not that of its name")
         return Checkpoint(path, manifest["step"], float(manifest["clock"]["seconds"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _DamagedError(f"the checkpoint {str(path)!r} is not complete: {error!s:.200}") from error

@@ -7,6 +7,7 @@ clock, host or path, so equal runs give equal files; nothing in it can run code.
 
 import json
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,24 +24,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from goodfit.artefacts.document import MAX_HEADER, parse_json
 from goodfit.artefacts.tensor_file import data_chunks, header
 from goodfit.data.dataset import TargetScale, Task
 from goodfit.data.transforms import Transform, transform_from_json
 from goodfit.devices import Precision
-from goodfit.errors import ConfigError, FileError, ModelError
+from goodfit.errors import CodeNeededError, ConfigError, FileError, ModelError
 from goodfit.evaluation.evaluate import TrainedModel
 from goodfit.files import write_atomically
 from goodfit.models import build_model
-from goodfit.models.outputs import OutputMeaning
+from goodfit.models.outputs import OutputMeaning, num_columns
+from goodfit.models.own import OwnModel, load_weights
+from goodfit.user_code import Source, is_code, source_of
 
 __all__ = ["Architecture", "ModelFile"]
 
 FORMAT = 1
 KEY = "goodfit"
 BLANK = "0" * 64  # stands in the place of the SHA-256 while it is computed
-MAX_HEADER = 64 << 20
-SPARE_PARAMETERS = 100  # tensors, and numbers in them, that a module may have beyond twice those of its file
-SPARE_WEIGHTS = 8_000_000
+SPARE_PARAMETERS = 100  # tensors that a module may have beyond twice those of its file
+SPARE_WEIGHTS = 8_000_000  # numbers in them beyond those of the file
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,22 @@ class Architecture:
     arguments: dict[str, Any]
     input_shape: tuple[int, ...]
     num_outputs: int
+    source: Source | None = field(default=None, compare=False)  # of the user's own code, to be read and never to be run
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is code of the user's own, which no file can bring."""
+        return is_code(self.name)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether it computes in the memory format that convolutions like; layers not of our choosing may rely on the usual."""
+        return len(self.input_shape) == 3 and not self.is_code and self.name != "sequential"
 
     def build(self, pretrained: bool = False) -> nn.Module:
         """Build the module with fresh weights, drawn from torch's default generator, or with its library's own."""
+        if self.is_code:
+            raise CodeNeededError(self.name)
         arguments = self.arguments | ({"pretrained": True} if pretrained else {})
         return build_model(self.name, input_shape=self.input_shape, num_outputs=self.num_outputs, arguments=arguments)
 
@@ -76,7 +92,8 @@ class ModelFile:
 
     def __post_init__(self) -> None:
         """Raise ValueError where the parts do not belong together, so that no file can ask for what is not there."""
-        wanted = len(self.classes) if self.task == "classification" and self.outputs != "one-logit" else 1
+        wanted = num_columns(self.outputs, len(self.classes))
+        one_is_enough = self.outputs == "probabilities" and len(self.classes) == 2
         fits = {
             "task": self.task in get_args(Task),
             "outputs": self.outputs in get_args(OutputMeaning) and (self.outputs == "value") == (self.task == "regression"),
@@ -84,7 +101,7 @@ class ModelFile:
             "classes": all(isinstance(name, str) for name in self.classes) and len(set(self.classes)) == len(self.classes),
             "architecture": isinstance(self.architecture.name, str) and isinstance(self.architecture.arguments, dict),
             "input_shape": self.architecture.input_shape == self.transform.input_shape,
-            "num_outputs": self.architecture.num_outputs == wanted,
+            "num_outputs": self.architecture.num_outputs == wanted or (one_is_enough and self.architecture.num_outputs == 1),
             "target_scale": isfinite(self.target_scale.mean) and isfinite(self.target_scale.std) and self.target_scale.std > 0,
             "training": _is_record(self.training),
             "val, test": all(result is None or isinstance(result, dict) for result in (self.val, self.test)),
@@ -132,7 +149,13 @@ class ModelFile:
             shape = document["architecture"]
             return cls(
                 task=document["task"],
-                architecture=Architecture(shape["name"], shape["arguments"], tuple(shape["input_shape"]), shape["num_outputs"]),
+                architecture=Architecture(
+                    shape["name"],
+                    shape["arguments"],
+                    tuple(shape["input_shape"]),
+                    shape["num_outputs"],
+                    Source(**shape["source"]) if shape.get("source") else None,
+                ),
                 outputs=document["outputs"],
                 precision=document["precision"],
                 transform=transform_from_json(document["transform"]),
@@ -148,12 +171,16 @@ class ModelFile:
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError, SafetensorError) as error:
             raise FileError(f"{str(path)!r} is not a whole goodfit model file: {error!r:.300}; get a fresh copy") from error
 
-    def module(self) -> nn.Module:
+    def module(self, own: OwnModel | None = None) -> nn.Module:
         """Build the module and give it the file's weights; raise FileError where they do not fit.
 
-        It is built without memory first, and no further than the file's weights go, so a file that asks for a huge model
+        `own` is the user's code, where the model is that: raises CodeNeededError without it. A model that is data is built without memory first, and no further than the file's weights go, so a file that asks for a huge model
         is refused at once and before anything is allocated.
         """
+        if self.architecture.is_code:
+            return self._own_module(own)
+        if own and self.architecture.name != "sequential":
+            raise ModelError(f"the file's model is {self.architecture.name}, which needs no code of yours; leave the model out")
         try:
             with torch.device("meta"), _at_most(self.tensors, self.architecture.name):
                 empty = self.architecture.build()
@@ -166,17 +193,27 @@ class ModelFile:
             name = min(name for name in expected | found if expected.get(name) != found.get(name))
             raise FileError(
                 f"the weights do not fit the architecture {self.architecture.name}: "
-                f"{name!r} is {found.get(name, 'missing')}, and should be {expected.get(name, 'left out')}; get a fresh copy"
+                f"{name!r:.100} is {found.get(name, 'missing'):.100}, and should be {expected.get(name, 'left out')}; get a fresh copy"
             )
         if any(buffer.is_meta for name, buffer in empty.named_buffers() if name not in expected):
             empty = self.architecture.build()  # it has buffers that no file holds, so they must be computed
         empty.load_state_dict(self.tensors, assign=True)
         return empty
 
-    def trained_model(self, device: torch.device) -> TrainedModel:
-        """Return the model, ready for use on `device`."""
-        channels_last = len(self.architecture.input_shape) == 3
-        module = self.module().to(device).requires_grad_(False)
+    def _own_module(self, own: OwnModel | None) -> nn.Module:
+        if own is None:
+            raise CodeNeededError(self.architecture.name)
+        module = own.build(self.architecture.arguments if own.module is None else {})
+        written, found = self.architecture.source, source_of(type(module))
+        if written and found and written.sha256 != found.sha256:
+            name = type(module).__name__
+            warnings.warn(f"{name} is not written as it was when the model was saved; its answers may differ", stacklevel=3)
+        return load_weights(module, self.tensors, own.name)
+
+    def trained_model(self, device: torch.device, own: OwnModel | None = None) -> TrainedModel:
+        """Return the model, ready for use on `device`; see `module` for `own`."""
+        channels_last = self.architecture.channels_last
+        module = self.module(own).to(device).requires_grad_(False)
         if channels_last:
             module = module.to(memory_format=torch.channels_last)
         return TrainedModel(
@@ -241,11 +278,11 @@ def _forms(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def _at_most(tensors: Mapping[str, Tensor], name: str) -> Iterator[None]:
     """Let this thread build no module that needs far more weights than `tensors`: raise FileError as soon as one does.
 
-    Twice as much is admitted and a little more, because a library's head is built before the one that takes its place.
+    More is admitted, because libraries build their own head before the one that takes its place, and some layers twice.
     """
     thread = get_ident()
     parameters = 2 * len(tensors) + SPARE_PARAMETERS
-    weights = 2 * sum(tensor.numel() for tensor in tensors.values()) + SPARE_WEIGHTS
+    weights = sum(tensor.numel() for tensor in tensors.values()) + SPARE_WEIGHTS
 
     def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
         nonlocal parameters, weights
@@ -280,8 +317,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_header(header: bytes, path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads(header, object_pairs_hook=_unique).get("__metadata__", {})
-        document = json.loads(metadata[KEY], object_pairs_hook=_unique)
+        metadata = parse_json(header.decode("ascii"), object_pairs_hook=_unique).get("__metadata__", {})
+        document = parse_json(metadata[KEY], object_pairs_hook=_unique)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(f"{str(path)!r} was not made by goodfit; convert it, or name another file") from error
     if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):

@@ -15,6 +15,8 @@ from goodfit.data.tensor_transform import TensorTransform, as_array
 from goodfit.devices import choose_device
 from goodfit.errors import ConfigError
 from goodfit.evaluation.evaluate import TrainedModel
+from goodfit.html import table
+from goodfit.models.own import OwnModel
 
 __all__ = ["ClassProbability", "Estimate", "Prediction", "Predictor"]
 
@@ -45,6 +47,9 @@ class Prediction:
         """Return the prediction as JSON values."""
         return {"label": self.label, "probability": self.probability, "top": [item.to_json() for item in self.top]}
 
+    def _repr_html_(self) -> str:
+        return table([(item.label, f"{item.probability:.1%}") for item in self.top], ("class", "probability"))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -56,20 +61,27 @@ class Estimate:
         """Return the estimate as JSON values."""
         return {"value": self.value}
 
+    def _repr_html_(self) -> str:
+        return table([("value", f"{self.value:,.6g}")])
+
 
 class Predictor:
     """Predicts from raw examples of the kind that the model was trained on."""
 
-    def __init__(self, model: TrainedModel, path: Path) -> None:
+    def __init__(self, model: TrainedModel, path: Path, own: OwnModel | None = None) -> None:
         self.model = model
         self.path = path
+        self.own = own  # the user's code, where the model is that
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> "Predictor":
-        """Load a model file, or a run folder's best; raise FileError if it is damaged or foreign."""
+    def load(cls, path: str | Path, device: str = "cpu", own: OwnModel | None = None) -> "Predictor":
+        """Load a model file, or a run folder's best, with the user's code for its model where it is that.
+
+        Raises FileError if it is damaged or foreign, and CodeNeededError where the code is missing.
+        """
         path = Path(path)
         path = path / "best.safetensors" if path.is_dir() else path
-        return cls(ModelFile.load(path).trained_model(choose_device(device)), path)
+        return cls(ModelFile.load(path).trained_model(choose_device(device), own), path, own)
 
     def __repr__(self) -> str:
         what = f"{len(self.classes)} classes" if self.classes else "a number"

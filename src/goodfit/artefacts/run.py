@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from goodfit.config import Config, Layer, dump_toml, merge, read_toml
 from goodfit.errors import FileError, RunError
 from goodfit.evaluation.metrics import Evaluation, evaluation_from_json
 from goodfit.files import new_folder, write_atomically
+from goodfit.html import table
+from goodfit.models.own import OwnModel
 
 __all__ = ["START", "Run", "find_runs"]
 
@@ -34,6 +36,7 @@ class Run:
     """A run folder. `Run(path)` raises FileError if there is none."""
 
     path: Path
+    own: OwnModel | None = field(default=None, repr=False, compare=False)  # the user's code for its model, if that is known
 
     def __post_init__(self) -> None:
         if not (self.path / "config.toml").is_file():
@@ -156,7 +159,7 @@ class Run:
 
     def predictor(self) -> Predictor:
         """Return the best model, ready to predict."""
-        return Predictor.load(self.model)
+        return Predictor.load(self.model, own=self.own)
 
     def save(self, path: str | Path) -> Path:
         """Copy the best model file to `path` and return that path; raise FileError if there is none yet."""
@@ -169,6 +172,15 @@ class Run:
     def __repr__(self) -> str:
         result = f": {self.test.summary()}" if self.test else ""
         return f"Run({str(self.path)!r}){result}"
+
+    def _repr_html_(self) -> str:
+        data = self.best.training["data"] if self.best else self.config.data.name
+        rows = [("run", str(self.path)), ("data", str(data)), ("model", self.config.model.name)]
+        if end := self.end:
+            rows.append(("trained", f"{end['epoch']:g} epochs in {end['clock']['seconds']:,.1f} s ({end['reason']})"))
+        else:
+            rows.append(("unfinished", f"goodfit resume {self.path}"))
+        return table([*rows, *((each.split, each.summary()) for each in (self.val, self.test) if each)])
 
 
 @contextmanager

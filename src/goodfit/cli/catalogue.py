@@ -24,11 +24,16 @@ def models(
 ) -> None:
     """List the models, or show one: layers, output shapes, parameters, and the FLOPs of one example."""
     from goodfit.cli.output import make_screen
+    from goodfit.display.catalogue import describe_model
+    from goodfit.models import model_needs
     from goodfit.models.summary import summarize_by_name
 
     screen = make_screen(as_json=False)
     if name is None:
         screen.show_models()
+    elif model_needs(name):  # without which there is nothing to count
+        for line in describe_model(name):
+            screen.say(line)
     else:
         screen.show_summary(summarize_by_name(name, shape, classes))
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from goodfit.cli.options import JsonOption, RootOption, SetOption, layers
+from goodfit.cli.options import CodeOption, JsonOption, RootOption, SetOption, layers, read_code
 
 __all__ = ["evaluate"]
 
@@ -14,6 +14,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a run folder (its best).")],
     data: Annotated[str | None, typer.Argument(help="Data with the model's classes.", show_default="the run's own")] = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="test, val or train.")] = "test",
+    code: CodeOption = None,
     data_root: RootOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -24,7 +25,7 @@ def evaluate(
 
     with make_screen(json) as screen:
         flags = {"--data-root": ("data.root", str(data_root.absolute()) if data_root else None)}
-        result = evaluate_model(model, data, split, layers(flags, set_), screen.progress)
+        result = evaluate_model(model, data, split, layers(flags, set_), screen.progress, read_code(code))
         if json:
             print_json(result.to_json())
         else:

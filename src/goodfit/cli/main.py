@@ -1,6 +1,7 @@
 """The command `goodfit`: its verbs, its signals, and the one place where an error becomes a line and an exit code."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -8,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from goodfit.cli import catalogue, evaluate, predict, resume, runs, train
-from goodfit.errors import GoodfitError, Interrupted
+from goodfit.cli import catalogue, convert, evaluate, export, predict, resume, runs, train
+from goodfit.errors import CodeNeededError, GoodfitError, Interrupted
 from goodfit.signals import StopSignals
 
 __all__ = ["main", "run_command"]
@@ -27,8 +28,10 @@ def run_command(arguments: Sequence[str]) -> int:
             code = _app()(list(arguments), prog_name="goodfit", standalone_mode=False, obj=signals)
         except Interrupted as stop:
             return _stopped(stop, arguments)
+        except CodeNeededError as error:
+            return _fail(f"{error}; that is: {shlex.join(['goodfit', *arguments, '--model', error.name])}", error.exit_code)
         except GoodfitError as error:
-            return _fail(str(error), error.exit_code)
+            return _fail(f"{error}\n{error.frames}".rstrip(), error.exit_code)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
             return 1
@@ -48,6 +51,8 @@ def _app() -> typer.Typer:
     app.command("resume")(resume.resume)
     app.command("evaluate")(evaluate.evaluate)
     app.command("predict")(predict.predict)
+    app.command("convert")(convert.convert)
+    app.command("export")(export.export)
     app.command("runs")(runs.runs)
     app.command("datasets")(catalogue.datasets)
     app.command("models")(catalogue.models)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from goodfit.cli.options import JsonOption, RootOption, SetOption, layers
+from goodfit.cli.options import JsonOption, RootOption, SetOption, layers, read_code
 
 __all__ = ["train"]
 
@@ -15,7 +15,9 @@ DataArgument = Annotated[
     str | None, typer.Argument(help="A data set's name, a picture folder, a table or an .npz.", show_default="digits")
 ]
 TargetOption = Annotated[str | None, typer.Option(metavar="COL", help="The column of a table to be learned.")]
-ModelOption = Annotated[str | None, typer.Option(metavar="M", help="A model's name, or a model file to go on from.")]
+ModelOption = Annotated[
+    str | None, typer.Option(metavar="M", help="A model's name, a model file to go on from, or code of your own: net.py:Net.")
+]
 RecipeOption = Annotated[str | None, typer.Option(metavar="R", help="A preset by name.", show_default="auto")]
 EpochsOption = Annotated[str | None, typer.Option(metavar="N", help="Times through the training data.")]
 BatchSizeOption = Annotated[str | None, typer.Option(metavar="N|full", help="Examples of one update.")]
@@ -55,13 +57,16 @@ def train(
 ) -> None:
     """Train a model on labelled data, and test it."""
     from goodfit.cli.output import make_screen, print_json
+    from goodfit.training.own import OwnCode
+    from goodfit.user_code import is_code
     from goodfit.workflows import Request, plan
     from goodfit.workflows import train as train_model
 
+    own = OwnCode(read_code(model) if model and is_code(model) else None)
     flags = {
         "DATA": ("data.name", _absolute(data)),
         "--target": ("data.target", target),
-        "--model": ("model.name", model),
+        "--model": ("model.name", None if own.model else model),
         "--epochs": ("train.epochs", _number(epochs)),
         "--batch-size": ("train.batch_size", _number(batch_size)),
         "--optimizer": ("optim.name", optimizer),
@@ -71,7 +76,7 @@ def train(
         "--val": ("data.val", _number(val)),
         "--data-root": ("data.root", str(data_root.absolute()) if data_root else None),
     }
-    request = Request(layers=layers(flags, set_), recipe=recipe, config_file=config, out=out)
+    request = Request(layers=layers(flags, set_), recipe=recipe, config_file=config, out=out, own=own)
     with make_screen(json) as screen:
         if dry_run:
             made = plan(request, screen)

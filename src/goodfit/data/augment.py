@@ -6,6 +6,7 @@ Geometry works on stored bytes; colour, cutout and mixing on normalised numbers.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Augmentation:
 
     flip: bool = False
     crop: int = 0
+    fill: Literal["reflect", "zero"] = "reflect"
     cutout: int = 0
     rand: float = 0.0
     mixup: float = 0.0
@@ -58,11 +60,13 @@ class Augmentation:
         `stored` (n, ...) are the examples `part` of the batch, `targets` (N,) all of them. Targets come back as (N,),
         or as (N, num_classes) probabilities where examples were mixed.
         """
+        if not (self.needs_pictures or self.mixes):
+            return transform.normalize(stored), targets
         draws = generator(seed, "augment", step)
         count = len(targets)
         if self.crop:
             shifts = torch.randint(0, 2 * self.crop + 1, (2, count), generator=draws)[:, part]
-            stored = _shift(stored, self.crop, *shifts.to(stored.device))
+            stored = _shift(stored, self.crop, self.fill, *shifts.to(stored.device))
         if self.flip:
             flipped = (torch.rand(count, generator=draws) < 0.5)[part].to(stored.device)
             stored = torch.where(flipped.view(-1, 1, 1, 1), stored.flip(-1), stored)
@@ -95,11 +99,14 @@ class Augmentation:
         return inputs, torch.lerp(targets[partner], targets, kept)
 
 
-def _shift(pictures: Tensor, reach: int, down: Tensor, right: Tensor) -> Tensor:
-    """Shift each picture (N, C, H, W) by up to `reach` pixels, filling the border by reflection."""
+def _shift(pictures: Tensor, reach: int, fill: str, down: Tensor, right: Tensor) -> Tensor:
+    """Shift each picture (N, C, H, W) by up to `reach` pixels, filling the border by reflection or with zeros."""
     height, width = pictures.shape[-2:]
-    rows, columns = (_reflected(size, reach).to(pictures.device) for size in (height, width))
-    padded = pictures.index_select(2, rows).index_select(3, columns)
+    if fill == "zero":
+        padded = F.pad(pictures, (reach, reach, reach, reach))
+    else:
+        rows, columns = (_reflected(size, reach).to(pictures.device) for size in (height, width))
+        padded = pictures.index_select(2, rows).index_select(3, columns)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2 reach + 1, 2 reach + 1, H, W), a view
     return windows[torch.arange(len(pictures), device=pictures.device), :, down, right]
 

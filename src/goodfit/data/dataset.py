@@ -1,7 +1,7 @@
 """What a data set is: splits of stored examples, the classes, the fitted transform, and a fingerprint."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from goodfit.data.examples import Examples
     from goodfit.data.transforms import Transform
 
 __all__ = ["Dataset", "Part", "RawData", "Split", "SplitName", "TargetScale", "Task", "fingerprint"]
 
 Task = Literal["classification", "regression"]
 SplitName = Literal["train", "val", "test"]
+
+EXAMPLES = 16  # that the fingerprint holds of data which the user's own code reads
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,18 @@ class RawData:
     parts: dict[SplitName, Part]
     fit: "Callable[[Any, Tensor], Transform]"
     notes: tuple[str, ...] = ()  # what the user should be told once, such as skipped pictures
+    settings: dict[str, Any] = field(default_factory=dict)  # configuration values that the data bring: {"augment.flip": True}
 
 
 @dataclass(frozen=True)
 class Split:
     """Examples of one split: rows of a shared store, which is never copied.
 
-    `inputs` is (M, ...) uint8 pictures or float32 numbers, `rows` (N,) int64 says which of them belong to the split,
-    and `targets` (N,) follows `rows`.
+    `inputs` is (M, ...) uint8 pictures or float32 numbers, or M examples that the user's own code reads; `rows` (N,) int64
+    says which of them belong to the split, and `targets` (N,) follows `rows`.
     """
 
-    inputs: "Tensor"
+    inputs: "Tensor | Examples"
     targets: "Tensor"
     rows: "Tensor"
     names: Sequence[str] | None = None  # of the store, so names[rows[i]] is example i
@@ -93,7 +97,7 @@ class Dataset:
     task: Task
     classes: tuple[str, ...]
     transform: "Transform"
-    parts: dict[SplitName, Part]  # their inputs encoded: stores of uint8 pictures or float32 numbers
+    parts: dict[SplitName, Part]  # their inputs encoded: stores of uint8 pictures or float32 numbers, or Examples
     splits: dict[SplitName, Split]
     notes: tuple[str, ...] = ()
 
@@ -122,10 +126,20 @@ class Dataset:
 
 
 def fingerprint(task: Task, classes: tuple[str, ...], parts: dict[SplitName, Part]) -> str:
-    """Return a SHA-256 over task, classes, and the encoded inputs and targets of every part."""
+    """Return a SHA-256 over task, classes, and the encoded inputs and targets of every part.
+
+    Of inputs that the user's own code reads it holds the first few.
+    """
+    from torch import Tensor, uint8
+
+    from goodfit.inputs import tensors
+
     digest = sha256(repr((task, classes)).encode())
     for name, part in sorted(parts.items()):
-        digest.update(f"{name} {tuple(part.inputs.shape)} {part.inputs.dtype}".encode())
-        for tensor in (part.targets, part.inputs):
-            digest.update(tensor.contiguous().numpy().data)
+        is_store = isinstance(part.inputs, Tensor)
+        inputs = [part.inputs] if is_store else tensors(part.inputs.head(range(len(part.inputs)), EXAMPLES)[0])
+        for tensor in inputs:
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        for tensor in (part.targets, *inputs):
+            digest.update(tensor.contiguous().view(uint8).numpy().data)
     return digest.hexdigest()

@@ -13,11 +13,11 @@ from torch import Tensor
 from goodfit.data.cache import DecodedPictures, decode_pictures
 from goodfit.data.dataset import Part, RawData, SplitName
 from goodfit.data.image_transform import ImageTransform, fit_image_transform
-from goodfit.data.images import FORMATS, SUFFIXES, printable
+from goodfit.data.images import FORMATS, SUFFIXES, Geometry, printable
 from goodfit.data.targets import check_classes
 from goodfit.errors import DataError
 
-__all__ = ["find_pictures", "read_folder"]
+__all__ = ["find_pictures", "read_folder", "read_samples"]
 
 SPLIT_NAMES: dict[str, SplitName] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # left by file managers, like names that begin with a dot
@@ -62,6 +62,40 @@ def read_folder(
         _check_parts(path, parts, to_train=transform is None)
     loaded = _load_parts(parts, classes, decoded)
     return RawData(path.resolve().name, "classification", classes, loaded, fit_image_transform, tuple(notes))
+
+
+def read_samples(
+    root: Path,
+    names: Sequence[str],
+    wanted: int | Geometry,
+    *,
+    processes: int = 0,
+    budget: int | None = None,
+    timeout: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor | None:
+    """Return the pictures `root/name` in their order: (N, C, H, W) uint8, memory-mapped.
+
+    The arguments are those of `decode_pictures`. Raises DataError for a picture that cannot be read; where an exact geometry
+    is wanted, returns None for that and for a picture of another size.
+    """
+    decoded = decode_pictures(
+        root,
+        names,
+        wanted=wanted,
+        num_training=len(names),
+        processes=processes,
+        budget=budget,
+        timeout=timeout,
+        progress=progress,
+    )
+    if not decoded.unreadable:
+        return _map_pixels(decoded)
+    if isinstance(wanted, Geometry) and wanted.exact:
+        return None
+    first, count = next(iter(decoded.unreadable)), len(decoded.unreadable)
+    more = f" ({count - 1} more cannot be read either)" if count > 1 else ""
+    raise DataError(f"{decoded.unreadable[first]}{more}; replace what is damaged, or remove it")
 
 
 def find_pictures(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from goodfit.data.images import MAX_PIXELS, Geometry, Mode, opened, to_pixels
+from goodfit.data.images import INTERPOLATIONS, MAX_PIXELS, Geometry, Mode, opened, to_pixels
 from goodfit.data.transforms import Normalization
 from goodfit.errors import ConfigError
 
@@ -20,22 +20,33 @@ CHUNK_BYTES = 1 << 24  # of pictures looked at in one go when a transform is fit
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Pictures of `height` x `width` pixels in `mode`; `mean` and `std` per channel, for pixels from 0 to 1."""
+    """Pictures of `height` x `width` pixels in `mode`; `mean` and `std` per channel, for pixels from 0 to 1.
+
+    `resize`, `interpolation` and `plain` are those of `Geometry`.
+    """
 
     mode: Mode
     height: int
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: tuple[int, ...] | None = None
+    interpolation: str = "bilinear"
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("RGB", "L"):
             raise ValueError(f"mode is {self.mode!r}, not 'RGB' or 'L'")
-        for name, pixels in (("height", self.height), ("width", self.width)):
+        resize = self.resize or ()
+        for name, pixels in (("height", self.height), ("width", self.width), *(("resize", pixels) for pixels in resize)):
             if type(pixels) is not int or pixels < 1:
                 raise ValueError(f"{name} is {pixels!r}, not a number of pixels")
         if self.height * self.width > MAX_PIXELS:
             raise ValueError(f"{self.height} x {self.width} is too large")
+        if resize and (len(resize) > 2 or resize[0] * resize[-1] > MAX_PIXELS):
+            raise ValueError(f"resize is {list(resize)}, not the shorter side, or height and width, or it is too large")
+        if self.interpolation not in INTERPOLATIONS or type(self.plain) is not bool:
+            raise ValueError(f"interpolation is {self.interpolation!r} and plain is {self.plain!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.input_shape[0] or not all(math.isfinite(value) for value in values):
                 raise ValueError(f"{name} is {list(values)}, not a finite number per channel of {self.mode}")
@@ -55,13 +66,13 @@ class ImageTransform:
     @property
     def geometry(self) -> Geometry:
         """The form in which pictures are stored."""
-        return Geometry(self.mode, self.height, self.width)
+        return Geometry(self.mode, self.height, self.width, self.resize, self.interpolation, self.plain)
 
     def encode(self, examples: Any) -> Tensor:
         """Turn pictures into (N, C, H, W) uint8: a list of paths, PIL images, arrays or tensors, or a batch of them.
 
-        A picture of another size is resized to cover height x width, and cropped at the centre. A uint8 batch that has the
-        stored form already is returned as it is. Raises DataError naming a picture that cannot be read.
+        A picture of another size is resized, by default to cover height x width, and cropped at the centre. A uint8 batch
+        that has the stored form already is returned as it is. Raises DataError naming a picture that cannot be read.
         """
         if isinstance(examples, Tensor) and examples.dtype == torch.uint8 and examples.shape[1:] == self.input_shape:
             return examples
@@ -73,19 +84,27 @@ class ImageTransform:
         return stored
 
     def normalize(self, stored: Tensor) -> Tensor:
-        """Turn a stored batch into (N, C, H, W) float32 with mean 0 and deviation 1, on the batch's own device."""
+        """Turn a stored batch into (N, C, H, W) float32, less the mean and over the deviation, on the batch's own device."""
         return self._normalization(stored)
 
+    def undo(self, inputs: Tensor) -> Tensor:
+        """Return normalised pictures (N, C, H, W) as they look, from 0 to 1."""
+        return self._normalization.undo(inputs).clamp(0, 1)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the description as JSON values."""
+        """Return the description as JSON values, without what is as in files of versions that knew no other way to resize."""
         size = {"mode": self.mode, "height": self.height, "width": self.width}
-        return {"kind": "image", **size, "mean": list(self.mean), "std": list(self.std)}
+        given: dict[str, Any] = {} if self.resize is None else {"resize": list(self.resize)}
+        given |= {} if self.interpolation == "bilinear" else {"interpolation": self.interpolation}
+        given |= {"plain": True} if self.plain else {}
+        return {"kind": "image", **size, "mean": list(self.mean), "std": list(self.std), **given}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ImageTransform":
         """Rebuild the transform from `to_json` without the kind; raise KeyError, TypeError or ValueError if it is not one."""
         numbers = {name: tuple(float(value) for value in fields[name]) for name in ("mean", "std")}
-        return cls(**{**fields, **numbers})
+        resize = {} if fields.get("resize") is None else {"resize": tuple(fields["resize"])}
+        return cls(**{**fields, **numbers, **resize})
 
     @cached_property
     def _normalization(self) -> Normalization:

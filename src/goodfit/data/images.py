@@ -8,7 +8,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "INTERPOLATIONS",
     "MAX_PIXELS",
     "SUFFIXES",
     "Geometry",
@@ -41,14 +42,19 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # told by conten
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 100_000_000
 ORIENTATION = 0x0112  # the EXIF tag
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")  # Pillow's, in small letters
 
 
 class Geometry(NamedTuple):
-    """The form in which pictures are stored: "RGB" or "L", height and width in pixels."""
+    """The form in which pictures are stored, height and width in pixels, and how they get it."""
 
     mode: Mode
     height: int
     width: int
+    resize: Sequence[int] | None = None  # None: to cover height x width; (): not; (s,): the shorter side to s; (h, w): to that
+    interpolation: str = "bilinear"
+    plain: bool = False  # as Pillow's own conversion gives them: not turned upright, not put on white
+    exact: bool = False  # refuse a picture that is not of height x width after the resize
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -115,16 +121,47 @@ def open_picture(source: Any, mode: Mode, name: str = "") -> "Image":
 
 
 def to_pixels(image: "Image", geometry: Geometry) -> NDArray[np.uint8]:
-    """Return an opened picture as (C, H, W): converted, resized to cover height x width, cropped at the centre.
+    """Return an opened picture as (C, H, W): converted, resized, cropped at the centre or put on black where it is too small.
 
-    The resize is bilinear with antialiasing; a picture that has the size already keeps its pixels.
+    A picture that has the size already keeps its pixels. Resizing and cropping, where they are given, are torchvision's
+    `Resize` and `CenterCrop` to the byte.
     """
     from PIL import Image, ImageOps
 
-    image = _convert(image, geometry.mode)
-    if image.size != (geometry.width, geometry.height):
-        image = ImageOps.fit(image, (geometry.width, geometry.height), Image.Resampling.BILINEAR)
+    image = image.convert("RGB").convert(geometry.mode) if geometry.plain else _convert(image, geometry.mode)
+    size = (geometry.width, geometry.height)
+    if geometry.resize is not None:
+        image = _crop(_resize(image, geometry.resize, geometry.interpolation), geometry)
+    elif image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling[geometry.interpolation.upper()])
     return np.asarray(image).reshape(geometry.height, geometry.width, -1).transpose(2, 0, 1)
+
+
+def _resize(image: "Image", resize: Sequence[int], interpolation: str) -> "Image":
+    from PIL import Image
+
+    width, height = image.size
+    if len(resize) == 2:
+        height, width = resize
+    elif resize:
+        (side,) = resize
+        width, height = (side, side * height // width) if width <= height else (side * width // height, side)
+    _check_size(width * height)
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def _crop(image: "Image", geometry: Geometry) -> "Image":
+    if image.size == (geometry.width, geometry.height):
+        return image
+    if geometry.exact:
+        raise _RefusedError(f"has {image.height} x {image.width} pixels, not {geometry.height} x {geometry.width}")
+    left, top = (_margin(has, wanted) for has, wanted in zip(image.size, (geometry.width, geometry.height), strict=True))
+    return image.crop((left, top, left + geometry.width, top + geometry.height))
+
+
+def _margin(has: int, wanted: int) -> int:
+    """What is cut off at the left or the top, below 0 for what is added, with torchvision's two ways of rounding."""
+    return round((has - wanted) / 2) if has >= wanted else -((wanted - has) // 2)
 
 
 def read_header(image: "Image") -> Header:

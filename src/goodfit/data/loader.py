@@ -12,26 +12,37 @@ from torch import Tensor
 from goodfit.data.dataset import Split
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError
+from goodfit.inputs import Inputs
 from goodfit.randomness import generator
 
-__all__ = ["Batch", "Loader", "steps_per_epoch"]
+__all__ = ["Batch", "Loader", "check_batch_size", "steps_per_epoch"]
 
 BLOCK_BYTES = 4 << 20  # gathered at once: large enough to spread the cost of a call, small enough to stay in cache
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One update's examples: stored inputs of this rank, and the targets of the whole global batch."""
+    """One update's examples: inputs of this rank, and the targets of the whole global batch."""
 
-    inputs: Tensor  # (n, ...) of the examples `part`
+    inputs: Inputs  # (n, ...) of the examples `part`
     targets: Tensor  # (N,) of all ranks
     part: slice  # this rank's examples among the N
+    is_ready: bool = False  # what the model sees: neither augmented nor normalised again
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """How many batches `count` examples make: a last one of a single example joins the one before."""
     full, rest = divmod(count, batch_size)
     return max(1, full + (rest > 1 or (rest == 1 and batch_size == 1)))
+
+
+def check_batch_size(batch_size: int, count: int) -> None:
+    """Raise ConfigError if a batch holds more examples than there are."""
+    if batch_size > count:
+        raise ConfigError(
+            f"train.batch_size = {batch_size} is more than the {count} training examples; "
+            f"use --batch-size full or a number up to {count}"
+        )
 
 
 class Loader:
@@ -50,11 +61,8 @@ class Loader:
         ranks: Ranks | None = None,
         whole: bool = False,  # give each rank the inputs of the whole batch, for augmentation that mixes examples
     ) -> None:
-        if batch_size > len(split):
-            raise ConfigError(
-                f"train.batch_size = {batch_size} is more than the {len(split)} training examples; "
-                f"use --batch-size full or a number up to {len(split)}"
-            )
+        assert isinstance(split.inputs, Tensor)
+        check_batch_size(batch_size, len(split))
         self.share = Ranks() if whole else ranks or Ranks()
         self.batch_size = batch_size
         self.seed = seed
@@ -69,6 +77,7 @@ class Loader:
         self.block = max(1, min(64, BLOCK_BYTES // (example_bytes * batch_size)))
         self._epoch = -1
         self._block = (-1, -1)
+        self._given = -1
 
     def positions(self, step: int) -> Tensor:
         """Return the positions in the split of the examples of batch `step`, for all ranks."""
@@ -79,9 +88,15 @@ class Loader:
     def __call__(self, step: int) -> Batch:
         """Return the batch of `step`, on the device."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        if self._block != (epoch, index // self.block):
-            self._gather(epoch, index // self.block)
-        return self._batches[index % self.block]
+        block, place = divmod(index, self.block)
+        # A module may write on its inputs, which can be this very memory: no batch is given out twice.
+        if self._block != (epoch, block) or place <= self._given:
+            self._gather(epoch, block)
+        self._given = place
+        return self._batches[place]
+
+    def close(self) -> None:
+        """End what reads ahead; here nothing does."""
 
     def _bounds(self, first: int, last: int) -> slice:
         """The examples of batches `first` up to `last`, as places in the epoch's order."""

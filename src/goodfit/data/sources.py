@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from goodfit.config import DataConfig, TransformConfig
 from goodfit.data.dataset import Part, RawData, Task
+from goodfit.data.examples import Examples
 from goodfit.data.table import TABLE_SUFFIXES
 from goodfit.data.transforms import Transform
 from goodfit.errors import ConfigError, DataError
@@ -47,7 +49,7 @@ def read_data(
     """
     kind = _kind(data)
     if like is None:
-        _check_settings(str(data), kind, config)
+        _check_settings(str(data) if kind != "own" else "a data set", kind, config)
     elif kind == "table" and like.transform.to_json()["kind"] == "image":
         raise DataError(f"{str(data)!r} is a table, and the model was trained on pictures; give data of their kind")
     raw = SOURCES[kind](data, config, progress, like)
@@ -59,7 +61,9 @@ def read_data(
 def _kind(data: Any) -> str:
     """Say which of SOURCES `data` is; raise DataError if it is none."""
     if not isinstance(data, str | Path):
-        return "memory"
+        from goodfit.data.own import is_own
+
+        return "own" if is_own(data) else "memory"
     if isinstance(data, str) and is_name(data):
         return "name"
     path = Path(data)
@@ -104,7 +108,7 @@ def _read_folder(data: str | Path, config: DataConfig, progress: Progress | None
         processes=config.processes,
         budget=round(config.budget * GIGABYTE) or None,
         timeout=config.timeout,
-        progress=(lambda done, total: progress("decoding pictures", done, total)) if progress else None,
+        progress=partial(progress, "decoding pictures") if progress else None,
         transform=like.transform if like and isinstance(like.transform, ImageTransform) else None,
     )
 
@@ -128,6 +132,36 @@ def _read_memory(data: Any, config: DataConfig, _progress: Progress | None, like
     return read_arrays(data, _task(config, like), like.classes if like else None)
 
 
+def _read_own(data: Any, config: DataConfig, progress: Progress | None, like: Like | None) -> RawData:
+    from goodfit.data.folder import read_samples
+    from goodfit.data.own import read_own
+
+    decode = partial(
+        read_samples,
+        processes=config.processes,
+        budget=round(config.budget * GIGABYTE) or None,
+        timeout=config.timeout,
+        progress=partial(progress, "decoding pictures") if progress else None,
+    )
+    return read_own(
+        data,
+        _task(config, like),
+        like.classes if like else None,
+        is_ready=_takes_ready_inputs(like.transform) if like else None,
+        timeout=config.timeout,
+        decode=decode,
+        progress=progress,
+    )
+
+
+def _takes_ready_inputs(transform: Transform) -> bool:
+    """Whether a model was trained on inputs that nothing was done to."""
+    from goodfit.data.given_transform import GivenTransform
+    from goodfit.data.tensor_transform import TensorTransform
+
+    return isinstance(transform, GivenTransform) or (isinstance(transform, TensorTransform) and transform.is_identity)
+
+
 def _task(config: DataConfig, like: Like | None) -> Task | None:
     """Return the task that is asked for, None if the target is to say."""
     if like:
@@ -142,6 +176,7 @@ SOURCES: dict[str, Callable[[Any, DataConfig, Progress | None, Like | None], Raw
     "table": _read_table,
     "npz": _read_npz,
     "memory": _read_memory,
+    "own": _read_own,
 }
 
 
@@ -162,8 +197,9 @@ def _with_overrides(raw: RawData, transform: TransformConfig) -> Callable[..., T
     if not overrides:
         return raw.fit
     if not isinstance(raw.parts["train"].inputs, torch.Tensor):
+        what = "prepares its examples itself" if isinstance(raw.parts["train"].inputs, Examples) else "is a table"
         raise ConfigError(
-            f"transform.mean and transform.std are for pictures and tensors, and {raw.name} is a table; leave them out"
+            f"transform.mean and transform.std are for pictures and tensors, and {raw.name} {what}; leave them out"
         )
 
     def fit(inputs: Any, rows: torch.Tensor) -> Transform:
@@ -185,5 +221,8 @@ def match_classes(raw: RawData, like: Like) -> RawData:
             f"{raw.name} has classes that the model does not know: {', '.join(unknown[:5])}; it knows {', '.join(like.classes[:10])}"
         )
     place = torch.tensor([like.classes.index(name) for name in raw.classes])
-    parts = {name: Part(part.inputs, place[part.targets], part.names) for name, part in raw.parts.items()}
+    parts = {}
+    for name, part in raw.parts.items():
+        inputs = part.inputs.reordered(place) if isinstance(part.inputs, Examples) else part.inputs
+        parts[name] = Part(inputs, place[part.targets], part.names)
     return replace(raw, classes=like.classes, parts=parts)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from goodfit.data.dataset import Dataset, Part, RawData, Split, SplitName
+from goodfit.data.examples import Examples
 from goodfit.data.transforms import Transform
 from goodfit.errors import ConfigError, DataError
 from goodfit.randomness import generator
@@ -40,6 +41,8 @@ def choose_rows(raw: RawData, *, val: float, test: float, max_train: int, seed: 
     if "val" not in rows and val > 0:
         _set_aside(raw, rows, "val", val, seed)
     kept = rows["train"][1]
+    if len(kept) < len(raw.parts["train"].targets) or 0 < max_train < len(kept):
+        _check_can_be_split(raw)
     if 0 < max_train < len(kept):
         if max_train < len(raw.classes):
             raise ConfigError(f"data.max_train = {max_train} is fewer than the {len(raw.classes)} classes; raise it")
@@ -49,8 +52,11 @@ def choose_rows(raw: RawData, *, val: float, test: float, max_train: int, seed: 
 
 
 def encode_parts(raw: RawData, transform: Transform) -> dict[SplitName, Part]:
-    """Return the parts with their inputs encoded."""
-    return {name: replace(part, inputs=transform.encode(part.inputs)) for name, part in raw.parts.items()}
+    """Return the parts with their inputs encoded; what the user's own code reads comes ready for the model."""
+    return {
+        name: part if isinstance(part.inputs, Examples) else replace(part, inputs=transform.encode(part.inputs))
+        for name, part in raw.parts.items()
+    }
 
 
 def make_splits(parts: dict[SplitName, Part], rows: Rows) -> dict[SplitName, Split]:
@@ -59,6 +65,15 @@ def make_splits(parts: dict[SplitName, Part], rows: Rows) -> dict[SplitName, Spl
         name: Split(parts[part].inputs, parts[part].targets[kept], kept, parts[part].names)
         for name, (part, kept) in rows.items()
     }
+
+
+def _check_can_be_split(raw: RawData) -> None:
+    inputs = raw.parts["train"].inputs
+    if isinstance(inputs, Examples) and not inputs.can_be_split:
+        raise DataError(
+            f"{raw.name} has an order of its own, so no examples are taken out of it; give val= and test= data of their own, "
+            "or --val 0, and leave out data.max_train"
+        )
 
 
 def _set_aside(raw: RawData, rows: Rows, name: SplitName, share: float, seed: int) -> None:

@@ -73,6 +73,11 @@ class TensorTransform:
         kinds = (("shape", int), ("mean", float), ("std", float))
         return cls(**fields | {name: tuple(map(kind, fields[name])) for name, kind in kinds})
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is done to the examples."""
+        return self._normalization.is_identity
+
     @cached_property
     def _normalization(self) -> Normalization:
         return Normalization(self.mean, self.std)

@@ -5,6 +5,7 @@ A transform has two halves. `encode` turns raw examples into the stored form, on
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -46,14 +47,30 @@ class Normalization:
     _constants: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, stored: Tensor) -> Tensor:
-        """Return (N, len(mean), ...) float32."""
-        key = (stored.device, stored.ndim)
-        if key not in self._constants:
-            self._constants[key] = self._factor_and_shift(*key)
-        factor, shift = self._constants[key]
+        """Return (N, len(mean), ...) float32: the stored numbers themselves where nothing is done to them."""
+        if self.is_identity and stored.dtype == torch.float32:
+            return stored
+        factor, shift = self._remembered(stored.device, stored.ndim)
         if stored.dtype == torch.float32:
             return torch.addcmul(shift, stored, factor)
         return stored.to(torch.float32).mul_(factor).add_(shift)
+
+    @cached_property
+    def is_identity(self) -> bool:
+        """Whether every number stays as it is."""
+        return self.scale == 1.0 and not any(self.mean) and all(std == 1.0 for std in self.std)
+
+    def _remembered(self, device: torch.device, ndim: int) -> tuple[Tensor, Tensor]:
+        key = (device, ndim)
+        if key not in self._constants:
+            self._constants[key] = self._factor_and_shift(device, ndim)
+        return self._constants[key]
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """Return inputs (N, len(mean), ...) in units of the stored value over `scale`: pictures from 0 to 1."""
+        shape = (1, -1) + (1,) * (inputs.ndim - 2)
+        mean, std = (torch.tensor(values, device=inputs.device).view(shape) for values in (self.mean, self.std))
+        return inputs * std + mean
 
     def _factor_and_shift(self, device: torch.device, ndim: int) -> tuple[Tensor, Tensor]:
         shape = (1, -1) + (1,) * (ndim - 2)
@@ -63,11 +80,17 @@ class Normalization:
 
 def transform_from_json(document: dict[str, Any]) -> Transform:
     """Rebuild a transform from its JSON description; raise FileError for a kind or a field this version does not know."""
+    from goodfit.data.given_transform import GivenTransform
     from goodfit.data.image_transform import ImageTransform
     from goodfit.data.table_transform import TableTransform
     from goodfit.data.tensor_transform import TensorTransform
 
-    kinds: dict[str, Any] = {"image": ImageTransform, "table": TableTransform, "tensor": TensorTransform}
+    kinds: dict[str, Any] = {
+        "given": GivenTransform,
+        "image": ImageTransform,
+        "table": TableTransform,
+        "tensor": TensorTransform,
+    }
     fields = dict(document)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:

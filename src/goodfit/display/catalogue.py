@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from goodfit.planning import Plan
     from goodfit.training.recipes import Recipe
 
-__all__ = ["list_datasets", "list_models", "list_recipes", "show_plan", "show_recipe", "show_summary"]
+__all__ = ["describe_model", "list_datasets", "list_models", "list_recipes", "show_plan", "show_recipe", "show_summary"]
 
 
 def show_plan(plan: "Plan", width: int) -> list[Text]:
@@ -70,17 +71,23 @@ def list_datasets(rows: Sequence[Mapping[str, Any]], width: int) -> list[Text]:
     return lay_out(columns, cells, width)
 
 
-def list_models(width: int) -> list[Text]:
-    """Return a table of the built-in models with their arguments, and where others come from."""
+def describe_model(name: str) -> list[str]:
+    """Return what a built-in model is, what it needs to be given, and its arguments with their defaults."""
     import inspect
 
-    from goodfit.models import LIBRARIES, MODELS, model_arguments
+    from goodfit.models import MODELS, model_arguments, model_needs
 
-    rows = []
-    for name, builder in MODELS.items():
-        about = (inspect.getdoc(inspect.getmodule(builder)) or "").split("\n")[0]
-        arguments = ", ".join(f"model.{key} = {_toml(value)}" for key, value in model_arguments(name).items())
-        rows += [[name, about], ["", arguments]]
+    about = (inspect.getdoc(inspect.getmodule(MODELS[name])) or "").split("\n")[0]
+    needed = [f"It needs model.{key}, {kind}" for key, kind in model_needs(name).items()]
+    arguments = ", ".join(f"model.{key} = {_toml(value)}" for key, value in model_arguments(name).items())
+    return [about, *needed, *([arguments] if arguments else [])]
+
+
+def list_models(width: int) -> list[Text]:
+    """Return a table of the built-in models with their arguments, and where others come from."""
+    from goodfit.models import LIBRARIES, MODELS
+
+    rows = [[label, line] for name in MODELS for label, line in zip_longest([name], describe_model(name), fillvalue="")]
     rows += [[f"{library}/NAME", f"An architecture of {library}."] for library in LIBRARIES]
     return lay_out(
         [Column("name", style="bold"), Column("about, and its arguments with their defaults", wraps=True)], rows, width

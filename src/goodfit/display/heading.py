@@ -49,7 +49,8 @@ def describe_session(session: "Session", run: Path, width: int) -> list[Text]:
     device = f"{session.device}, {session.trainer.precision}, {count(threads, 'thread')}"
     lines = _data(plan.dataset, width)
     lines += _model(session, width)
-    lines += _training(plan, width)
+    lines += [line for note in plan.notes for line in field("note", note, width)]
+    lines += _training(plan, width, session.trainer.base_rates[0])
     lines += field("device", device + (f", {ranks} ranks" if ranks > 1 else ""), width)
     return lines + field("run", str(run))
 
@@ -73,13 +74,15 @@ def _data(dataset: "Dataset", width: int) -> list[Text]:
 
 def _model(session: "Session", width: int) -> list[Text]:
     """Say the model's size, and show its layers if they are few."""
+    from goodfit.data.stream import first_examples
     from goodfit.models.summary import summarize
 
     architecture, module = session.plan.architecture, session.state.model
     total = sum(parameter.numel() for parameter in module.parameters())
-    if total > MOST_PARAMETERS or not _is_known(architecture.name):
+    if total > MOST_PARAMETERS:
         return field("model", f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}", width)
-    summary = summarize(module, architecture.input_shape)
+    inputs, _ = first_examples(session.plan.dataset, 1, session.plan.config.train.seed)
+    summary = summarize(module, inputs)
     text = f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}, {flops(summary.flops)} for one example"
     # What neither has parameters nor changes the shape, such as an activation, has no place in a heading.
     before = (architecture.input_shape, *(layer.output_shape for layer in summary.layers))
@@ -87,12 +90,6 @@ def _model(session: "Session", width: int) -> list[Text]:
         layer for layer, shape in zip(summary.layers, before, strict=False) if layer.parameters or layer.output_shape != shape
     ]
     return field("model", text, width) + (layers(telling, width, LABEL) if len(telling) <= MOST_LAYERS else [])
-
-
-def _is_known(name: str) -> bool:
-    from goodfit.models import LIBRARIES, MODELS
-
-    return name in MODELS or name.partition("/")[0] in LIBRARIES
 
 
 def _frozen(module: "nn.Module") -> str:
@@ -115,10 +112,13 @@ def layers(shown: "Sequence[LayerSummary]", width: int, indent: int = 0) -> list
     return lay_out(columns, rows, width, indent=indent)
 
 
-def _training(plan: "Plan", width: int) -> list[Text]:
+def _training(plan: "Plan", width: int, rate: float | None = None) -> list[Text]:
     config = plan.config
+    rate = rate or config.optim.lr
+    optimizer, schedule = (name.rpartition(":")[2] for name in (config.optim.name, config.schedule.name))
+    way = f"{optimizer}{f' with lr {rate:g}' if rate else ''}, {schedule}"
     steps = (
         f"{count(config.train.epochs, 'epoch')} of {count(plan.steps_per_epoch, 'step')} of {count(plan.batch_size, 'example')}"
     )
     lines = field("recipe", plan.recipe.name, width) if plan.recipe else []
-    return lines + field("training", f"{steps}; {config.optim.name} with lr {config.optim.lr:g}, {config.schedule.name}", width)
+    return lines + field("training", f"{steps}; {way}", width)

@@ -11,6 +11,7 @@ from rich.text import Text
 from goodfit.display.columns import Column, lay_out
 from goodfit.display.heading import field
 from goodfit.display.text import count, duration, loss_number, number, percent, printable
+from goodfit.errors import GoodfitError
 
 if TYPE_CHECKING:
     from goodfit.artefacts.run import Run
@@ -121,7 +122,8 @@ def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
     """Return a table of runs: classifications by accuracy, regressions by error, and then those that are not finished."""
     from goodfit.artefacts.checkpoint import newest_step
 
-    finished = sorted((run for run in runs if run.end and run.test), key=_rank)
+    found, damage = _sorted_out(runs)
+    finished = sorted(found[True], key=_rank)
     columns = [
         Column("run", flexible=True),
         Column("data"),
@@ -131,15 +133,27 @@ def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
         Column("test uses", right=True),
     ]
     lines = lay_out(columns, [_run_cells(run) for run in finished], width) if finished else []
-    unfinished = [run for run in runs if not (run.end and run.test)]
-    if finished and unfinished:
+    unfinished = found[False]
+    if finished and (unfinished or damage):
         lines.append(Text())
     if not runs:
         lines.append(Text("no runs here yet; goodfit train makes one"))
     for run in unfinished:
         step = newest_step(run.checkpoints)
         lines.append(Text(f"unfinished at step {count(step)}: {resume_command(run.path)}"))
-    return lines
+    return lines + [Text(f"damaged: {printable(line)}", "red") for line in damage]
+
+
+def _sorted_out(runs: Sequence["Run"]) -> tuple[dict[bool, list["Run"]], list[str]]:
+    """Return the runs by whether they are finished, and what is wrong with those that cannot be read."""
+    found: dict[bool, list[Run]] = {True: [], False: []}
+    damage = []
+    for run in runs:
+        try:
+            found[bool(run.end and run.test)].append(run)
+        except GoodfitError as error:
+            damage.append(str(error))
+    return found, damage
 
 
 def resume_command(run: Path) -> str:

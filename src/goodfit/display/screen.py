@@ -2,15 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from goodfit.display import catalogue, results
 from goodfit.display.bar import LiveLine
+from goodfit.display.notebook import NOTEBOOK_WIDTH, NotebookLine, is_notebook
 from goodfit.display.text import printable
 from goodfit.display.training import Training
 from goodfit.display.work import Work
@@ -32,15 +33,16 @@ __all__ = ["Display"]
 class Display:
     """Shows everything on one stream: with a live bar and colours at a terminal, as plain lines elsewhere, or not at all.
 
-    The environment's TERM and NO_COLOR are respected. As a context manager it is closed at the end, so that an error
+    In a notebook the lines are plain and the bar is an output that is replaced. The environment's TERM and NO_COLOR are respected. As a context manager it is closed at the end, so that an error
     is said below the bar and not in it.
     """
 
     def __init__(self, stream: TextIO, is_silent: bool = False) -> None:
-        self._is_live = not is_silent and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+        self._is_terminal = not is_silent and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+        self._is_live = self._is_terminal or (not is_silent and is_notebook(stream))
         self._is_silent = is_silent
-        self._console = _make_console(stream, is_silent, self._is_live)
-        self._line: LiveLine | None = None
+        self._console = _make_console(stream, is_silent, self._is_terminal)
+        self._line: LiveLine | NotebookLine | None = None
         self._work: Work | None = None
         self._training: Training | None = None
         self._predictions = results.PredictionLines()
@@ -65,7 +67,7 @@ class Display:
             self._end_work()
             self._work = work = Work(what, done, total)
             if self._is_live:
-                self._start_line(LiveLine(self._console, lambda: work.draw(self._console.width)))
+                self._start_line(lambda: work.draw(self._console.width))
         self._work.advance(done, total)
         if self._work.is_done:
             summary = self._work.summary()
@@ -82,7 +84,7 @@ class Display:
         self._training = training = Training(session, run, is_live=self._is_live)
         self._print(training.heading(self._console.width))
         if self._is_live:
-            self._start_line(LiveLine(self._console, lambda: training.draw(self._console.width)))
+            self._start_line(lambda: training.draw(self._console.width))
 
     def observe(self, record: "Record") -> None:
         """Show one record of the run that has begun."""
@@ -101,10 +103,10 @@ class Display:
                 self._print(self._training.stopped())
             self._training = None
 
-    def _start_line(self, line: LiveLine) -> None:
+    def _start_line(self, draw: Callable[[], RenderableType]) -> None:
         self._stop_line()
-        self._line = line
-        line.start()
+        self._line = LiveLine(self._console, draw) if self._is_terminal else NotebookLine(draw)
+        self._line.start()
 
     def _stop_line(self) -> None:
         if self._line:
@@ -163,17 +165,18 @@ class Display:
         self._print(catalogue.show_recipe(recipe, self._console.width))
 
 
-def _make_console(stream: TextIO, is_silent: bool, is_live: bool) -> Console:
+def _make_console(stream: TextIO, is_silent: bool, is_terminal: bool) -> Console:
     # A class name that the stream's encoding lacks must not stop a run.
     if "utf" not in (getattr(stream, "encoding", None) or "utf").lower() and hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
     return Console(
         file=stream,
         quiet=is_silent,
-        force_terminal=is_live,
-        force_interactive=is_live,
+        width=NOTEBOOK_WIDTH if is_notebook(stream) else None,  # not that of the terminal that the notebook was started in
+        force_terminal=is_terminal,
+        force_interactive=is_terminal,
         force_jupyter=False,
-        color_system="auto" if is_live else None,
+        color_system="auto" if is_terminal else None,
         markup=False,
         emoji=False,
         highlight=False,

@@ -1,6 +1,7 @@
 """A trained model as evaluation, prediction and shipping see it, and its evaluation on a split."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -8,16 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from goodfit.data.dataset import Split, TargetScale, Task
+from goodfit.data.stream import read_in_order
 from goodfit.data.transforms import Transform
 from goodfit.devices import Precision, autocast
 from goodfit.distributed import Ranks
+from goodfit.errors import ModelError
 from goodfit.evaluation.metrics import ClassificationCounts, Evaluation, RegressionSums
-from goodfit.models.outputs import OutputMeaning, check_outputs, log_probabilities, probabilities
+from goodfit.inputs import Inputs, apply, call, tensors
+from goodfit.models.outputs import OutputMeaning, check_outputs, log_probabilities, prediction_of, probabilities
+from goodfit.user_code import blame, said
 
 __all__ = ["EvaluationStopped", "TrainedModel", "evaluate"]
-
-BATCH_BYTES = 8 << 20  # of stored examples: large enough to keep a device busy
-BATCH_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,21 @@ class TrainedModel:
     @torch.inference_mode()
     def __call__(self, stored: Tensor) -> Tensor:
         """Return the module's float32 outputs (N, outputs) for a stored batch (N, ...), in evaluation mode."""
-        self.module.eval()
         inputs = self.transform.normalize(stored.to(self.device))
-        if self.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            outputs: Tensor = self.module(inputs)
-        return outputs.float()
+        return self.outputs_for(inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs)
+
+    @torch.inference_mode()
+    def outputs_for(self, inputs: Inputs) -> Tensor:
+        """Return the module's float32 outputs for inputs that are ready: what it was trained on."""
+        self.module.eval()
+        inputs = apply(lambda tensor: tensor.to(self.device), inputs)
+        try:
+            with autocast(self.device, self.precision):
+                outputs = call(self.module, inputs)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(inputs))
+            raise blame(ModelError(f"the model failed on a batch of {shapes}: {said(error)}"), error) from error
+        return prediction_of(outputs).float()
 
     def probabilities(self, stored: Tensor) -> Tensor:
         """Return class probabilities (N, C) float32."""
@@ -72,20 +82,17 @@ def evaluate(
     """
     ranks = ranks or Ranks()
     ranks.share(model.module.buffers())  # batch statistics are each rank's own; the first rank's are the model's
-    mine = ranks.slice(len(split))
-    rows, targets = split.rows[mine], split.targets[mine]
-    bytes_per_example = max(1, split.inputs[:1].numel() * split.inputs.element_size())
-    size = max(1, min(BATCH_SIZE, BATCH_BYTES // bytes_per_example))
     sums: ClassificationCounts | RegressionSums
     if model.task == "classification":
         sums = ClassificationCounts(len(model.classes), model.device)
     else:
         sums = RegressionSums(model.device, center=model.target_scale.mean)
-    for some_rows, some_targets in zip(rows.split(size), targets.split(size), strict=True):
-        if ranks.world == 1 and stop_asked():
-            raise EvaluationStopped
-        stored = split.inputs.index_select(0, some_rows.to(split.inputs.device))
-        _count(sums, model, model(stored), some_targets.to(model.device))
+    with closing(read_in_order(split, ranks.slice(len(split)))) as batches:
+        for inputs, targets, is_ready in batches:
+            if ranks.world == 1 and stop_asked():
+                raise EvaluationStopped
+            outputs = model(inputs) if isinstance(inputs, Tensor) and not is_ready else model.outputs_for(inputs)
+            _count(sums, model, outputs, targets.to(model.device))
     ranks.add(sums.tensors())
     return sums.result(name, model.classes) if isinstance(sums, ClassificationCounts) else sums.result(name)
 

@@ -16,6 +16,9 @@ from torch import Tensor
 from goodfit.devices import sum_dtype
 from goodfit.errors import DataError, FileError
 from goodfit.evaluation.calibration import CalibrationBins, expected_calibration_error
+from goodfit.html import table
+
+MOST_CLASSES = 20  # in a notebook; of more, the worst are shown
 
 __all__ = [
     "ClassResult",
@@ -85,6 +88,14 @@ class ClassificationEvaluation:
         interval = f"95% interval {low:.1%} to {high:.1%}"
         return f"accuracy {self.accuracy:.1%} ({interval}), loss {_short(self.loss)}, {_examples(self.n)}"
 
+    def _repr_html_(self) -> str:
+        results, caption = self.per_class, f"{self.split}: {self.summary()}"
+        if len(results) > MOST_CLASSES:
+            results = tuple(sorted(results, key=lambda result: result.accuracy))[:MOST_CLASSES]
+            caption += f"; the {MOST_CLASSES} worst of {len(self.per_class):,} classes"
+        rows = [(each.name, f"{each.n:,}", *map(_percent, (each.accuracy, each.precision, each.f1))) for each in results]
+        return table(rows, ("class", "examples", "accuracy", "precision", "F1"), caption)
+
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; a loss that is not finite is null."""
         return {
@@ -132,6 +143,11 @@ class RegressionEvaluation:
         """Say the result in one line."""
         r2 = "undefined (the targets do not vary)" if self.r2 is None else _short(self.r2)
         return f"rmse {_short(self.rmse)}, mae {_short(self.mae)}, R² {r2}, loss {_short(self.loss)}, {_examples(self.n)}"
+
+    def _repr_html_(self) -> str:
+        r2 = "undefined: the targets do not vary" if self.r2 is None else _short(self.r2)
+        numbers = (("rmse", _short(self.rmse)), ("mae", _short(self.mae)), ("R²", r2), ("loss", _short(self.loss)))
+        return table(numbers, caption=f"{self.split}: {_examples(self.n)}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; a number that is not finite, and an R² that is not defined, is null."""
@@ -279,6 +295,10 @@ def _number_or_nan(value: float | None) -> float:
 
 def _examples(n: int) -> str:
     return f"{n:,} example{'' if n == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
 
 
 def _short(value: float) -> str:

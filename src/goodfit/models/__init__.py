@@ -7,15 +7,16 @@ from typing import Any
 from torch import nn
 
 from goodfit.errors import ModelError, unknown_name
-from goodfit.models.arguments import Builder, check_arguments, default_arguments
+from goodfit.models.arguments import Builder, check_arguments, default_arguments, needed_arguments
 from goodfit.models.cifar_quick import build_cifar_quick
 from goodfit.models.convnet import build_convnet
 from goodfit.models.external import build_timm, build_torchvision
 from goodfit.models.lenet import build_lenet
 from goodfit.models.mlp import build_mlp
 from goodfit.models.resnet import build_resnet18
+from goodfit.models.sequential import build_sequential
 
-__all__ = ["LIBRARIES", "MODELS", "build_model", "model_arguments", "model_names"]
+__all__ = ["LIBRARIES", "MODELS", "build_model", "model_arguments", "model_names", "model_needs"]
 
 MODELS: dict[str, Builder] = {
     "mlp": build_mlp,
@@ -23,6 +24,7 @@ MODELS: dict[str, Builder] = {
     "cifar10-quick": build_cifar_quick,
     "convnet": build_convnet,
     "resnet18": build_resnet18,
+    "sequential": build_sequential,
 }
 
 LIBRARIES: dict[str, Builder] = {"torchvision": build_torchvision, "timm": build_timm}
@@ -47,9 +49,15 @@ def build_model(name: str, *, input_shape: tuple[int, ...], num_outputs: int, ar
 def model_arguments(name: str) -> dict[str, Any]:
     """Return a model's own arguments with their defaults, as JSON values; raise ModelError for an unknown name.
 
-    `pretrained` is not among them: it says where the first weights come from, not what is built.
+    Those that have no default are in `model_needs`. `pretrained` is in neither: it says where the first weights come
+    from, not what is built.
     """
     return {key: value for key, value in default_arguments(_builder(name)).items() if key != "pretrained"}
+
+
+def model_needs(name: str) -> dict[str, str]:
+    """Return the arguments that a model cannot do without, and what each must be; raise ModelError for an unknown name."""
+    return needed_arguments(_builder(name))
 
 
 def model_names() -> list[str]:

@@ -1,17 +1,21 @@
 """Architectures of other libraries: torchvision/NAME and timm/NAME, with head and first layer made to fit.
 
 They are built on the CPU even within `torch.device("meta")`: some compute in their constructors, and some hold buffers
-that no file keeps.
+that no file keeps. There nothing else is real: torchvision's parameters have no memory, and the proof that an example fits
+takes none. Those of timm are drawn, as some of its constructors compute with them.
 """
 
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from goodfit.errors import ModelError, unknown_name
 from goodfit.models.freezing import find_head
@@ -38,7 +42,7 @@ def build_torchvision(
     options: dict[str, Any] = {}
     if architecture in ("googlenet", "inception_v3"):  # the auxiliary heads would give several outputs in training
         options = {"aux_logits": False, "init_weights": True, "transform_input": channels == 3}
-    with torch.device("cpu"):
+    with _parameters_where_asked():
         model: nn.Module = library.get_model(architecture, weights=None, **options)
         if pretrained:
             with _fetching(name):
@@ -69,6 +73,29 @@ def build_timm(architecture: str, input_shape: tuple[int, ...], num_outputs: int
     if isinstance(getattr(model, "get_classifier", lambda: None)(), tuple):  # trained by distillation, the two averaged
         raise ModelError(f"{name} has two heads, and goodfit trains models with one; choose another, such as timm/resnet18")
     return _proved(model, name, input_shape, num_outputs)
+
+
+@contextmanager
+def _parameters_where_asked() -> Iterator[None]:
+    """Build on the CPU, and within `torch.device("meta")` let go of each parameter before anything is written into it."""
+    thread = get_ident()
+
+    def empty(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta or get_ident() != thread:
+            return None  # it stays what it is
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(empty) if _is_on_meta() else None  # type: ignore[arg-type]
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        if hook:
+            hook.remove()
+
+
+def _is_on_meta() -> bool:
+    return torch.get_default_device().type == "meta"
 
 
 def _check_torchvision_name(architecture: str) -> None:
@@ -130,9 +157,12 @@ def _fit_head(model: nn.Module, num_outputs: int) -> None:
 
 
 def _proved(model: nn.Module, name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """Return `model` if it takes an example; within `torch.device("meta")` that costs neither memory nor arithmetic."""
+    device = "meta" if _is_on_meta() else "cpu"
+    tensors = {key: tensor.to(device) for key, tensor in (*model.named_parameters(), *model.named_buffers())}
     try:
         with torch.no_grad():
-            outputs = model.eval()(torch.zeros(1, *input_shape, device="cpu"))
+            outputs = functional_call(model.eval(), tensors, (torch.zeros(1, *input_shape, device=device),))
     except Exception as error:
         shape = " x ".join(map(str, input_shape))
         raise ModelError(

@@ -1,10 +1,12 @@
 """Training the head alone: which layer it is, and how the rest of the model is kept as it came."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from goodfit.errors import ModelError
+from goodfit.errors import ModelError, unknown_name
 
-__all__ = ["find_head", "freeze_body", "set_training"]
+__all__ = ["find_head", "freeze_body", "freeze_parts", "frozen_parts", "set_training"]
 
 
 def find_head(model: nn.Module) -> tuple[str, nn.Module]:
@@ -30,6 +32,25 @@ def freeze_body(model: nn.Module) -> None:
     _, head = find_head(model)
     model.requires_grad_(False)
     head.requires_grad_()
+
+
+def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
+    """Leave the named parameters, and all below a named part, as they are; raise ModelError for a name that leads to none.
+
+    Unlike a frozen body they stay in training mode: dropout is on and batch statistics move.
+    """
+    for name in names:
+        below = [value for key, value in model.named_parameters() if key == name or key.startswith(f"{name}.")]
+        if not below:
+            tops = {key.partition(".")[0] for key, _ in model.named_parameters()}
+            raise ModelError(f"model.frozen: {unknown_name('part', name, tops)}")
+        for parameter in below:
+            parameter.requires_grad_(False)
+
+
+def frozen_parts(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that are not trained."""
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def set_training(model: nn.Module, *, frozen: bool) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from goodfit.errors import ConfigError, ModelError
+from goodfit.inputs import Inputs, apply, call, tensors
 from goodfit.models import build_model, model_arguments
 
 __all__ = ["LayerSummary", "Summary", "summarize", "summarize_by_name"]
@@ -38,10 +39,10 @@ class Summary:
     flops: int
 
 
-def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> Summary:
-    """Send one example of zeros through a copy of `model`, on the CPU, or on the meta device for a model there.
+def summarize(model: nn.Module, inputs: Inputs) -> Summary:
+    """Send one example through a copy of `model`, on the CPU, or on the meta device for a model there.
 
-    Neither the model nor the random state changes. Raises ModelError if the model cannot take this shape.
+    Neither the model nor the random state changes. Raises ModelError if the model cannot take the example.
     """
     model = copy.deepcopy(model)
     if not any(parameter.is_meta for parameter in model.parameters()):
@@ -54,11 +55,12 @@ def summarize(model: nn.Module, input_shape: tuple[int, ...]) -> Summary:
     # With gradients, as torch's fused attention for inference would hide its products from the counter.
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         try:
-            model.eval()(torch.zeros(1, *input_shape, device=device))
+            call(model.eval(), apply(lambda tensor: tensor.to(device), inputs))
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
+            shape = tuple(tensors(inputs)[0].shape[1:])
             raise ModelError(
-                f"{type(model).__name__} cannot take an example of shape {input_shape}: {reason}; "
+                f"{type(model).__name__} cannot take an example of shape {shape}: {reason}; "
                 "its layers and the data have to agree"
             ) from error
     parameters = list(model.parameters())
@@ -77,7 +79,7 @@ def summarize_by_name(name: str, shape: str, num_outputs: int) -> Summary:
         raise ConfigError(f"the shape {shape!r} is not a list of whole numbers; write it as 3,32,32 or 13")
     input_shape = tuple(map(int, sides))
     model = build_model(name, input_shape=input_shape, num_outputs=num_outputs, arguments=model_arguments(name))
-    return summarize(model, input_shape)
+    return summarize(model, torch.zeros(1, *input_shape))
 
 
 def _recorder(name: str, layers: list[LayerSummary], counted: set[int]) -> Callable[[nn.Module, object, object], None]:

@@ -1,7 +1,7 @@
 """Losses in two parts, a sum over examples and the sum of their weights, so that any cut of a batch adds up the same."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from goodfit.data.dataset import Dataset, TargetScale
 from goodfit.errors import ConfigError
+from goodfit.models.outputs import OutputMeaning, log_probabilities, prediction_of
 
-__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Loss", "SquaredError", "build_loss", "class_weights"]
+__all__ = ["CrossEntropy", "Loss", "SquaredError", "build_loss", "class_weights"]
 
 SMALLEST = torch.finfo(torch.float32).tiny  # weight of a batch of classes that do not count: its loss is then 0, not nan
 
@@ -18,8 +19,8 @@ SMALLEST = torch.finfo(torch.float32).tiny  # weight of a batch of classes that 
 class Loss(Protocol):
     """What is made small: the sum of `total` over the parts of a batch, divided by the `weight` of the whole batch."""
 
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the weighted sum over the examples, a scalar on the device."""
+    def total(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the weighted sum over the examples, a scalar on the device; `outputs` is whatever the module gave."""
 
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return the sum of the examples' weights."""
@@ -27,18 +28,23 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Softmax cross-entropy of logits (N, C) against class indices (N,) or probabilities (N, C).
+    """Cross-entropy of what a classifier gives, (N, C) or (N, 1), against class indices (N,) or probabilities (N, C).
 
     Label smoothing: Szegedy et al. 2016.
     """
 
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None  # (C,)
+    outputs: OutputMeaning = "logits"
 
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def total(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return the weighted sum of the examples' losses."""
         return F.cross_entropy(
-            outputs, targets, weight=self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
+            self._logits(prediction_of(outputs)),
+            targets,
+            weight=self.class_weights,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
         )
 
     def weight(self, targets: Tensor) -> Tensor | float:
@@ -48,22 +54,11 @@ class CrossEntropy:
         weights = self.class_weights[targets] if targets.ndim == 1 else targets @ self.class_weights
         return weights.sum().clamp(min=SMALLEST)
 
-
-@dataclass(frozen=True)
-class BinaryCrossEntropy:
-    """Cross-entropy of one logit (N, 1), that of the second class, against class indices (N,) or probabilities (N, 2)."""
-
-    label_smoothing: float = 0.0
-    class_weights: Tensor | None = None  # (2,)
-
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the weighted sum of the examples' losses, the same as softmax over (0, logit) would give."""
-        logits = torch.cat([torch.zeros_like(outputs), outputs], 1)
-        return CrossEntropy(self.label_smoothing, self.class_weights).total(logits, targets)
-
-    def weight(self, targets: Tensor) -> Tensor | float:
-        """Return how much the examples count together."""
-        return CrossEntropy(self.label_smoothing, self.class_weights).weight(targets)
+    def _logits(self, outputs: Tensor) -> Tensor:
+        """Return numbers whose softmax is the probabilities; log-probabilities are such numbers themselves."""
+        if self.outputs == "one-logit":
+            return torch.cat([torch.zeros_like(outputs), outputs], 1)
+        return log_probabilities(outputs, self.outputs) if self.outputs == "probabilities" else outputs
 
 
 @dataclass(frozen=True)
@@ -72,9 +67,9 @@ class SquaredError:
 
     scale: TargetScale
 
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def total(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return the sum of the squared errors."""
-        return F.mse_loss(outputs[:, 0], self.scale.from_unit(targets), reduction="sum")
+        return F.mse_loss(prediction_of(outputs)[:, 0], self.scale.from_unit(targets), reduction="sum")
 
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return the number of examples."""
@@ -103,12 +98,20 @@ def class_weights(setting: str | list[float], dataset: Dataset, device: torch.de
     return torch.tensor(setting, dtype=torch.float32, device=device)
 
 
-def build_loss(dataset: Dataset, *, one_logit: bool, label_smoothing: float, weights: Tensor | None) -> Loss:
-    """Return the loss that fits the task: cross-entropy of one logit or of softmax, or squared error."""
+def build_loss(
+    dataset: Dataset,
+    *,
+    outputs: OutputMeaning,
+    label_smoothing: float,
+    weights: Tensor | None,
+    scale: TargetScale | None = None,
+) -> Loss:
+    """Return the loss that fits the task and what the outputs mean: cross-entropy, or squared error.
+
+    `scale` says in which terms a number is predicted; None: in those of the data.
+    """
     if dataset.task == "regression":
         if label_smoothing:
             raise ConfigError("train.label_smoothing is for classes, and the target is a number; leave it out")
-        return SquaredError(dataset.target_scale)
-    if one_logit:
-        return BinaryCrossEntropy(label_smoothing, weights)
-    return CrossEntropy(label_smoothing, weights)
+        return SquaredError(scale or dataset.target_scale)
+    return CrossEntropy(label_smoothing, weights, outputs)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from goodfit.errors import FileError
 from goodfit.training.ema import MovingAverage
+from goodfit.training.own import OwnSchedule
 
 __all__ = ["Best", "RunState", "SkippedStep"]
 
@@ -49,6 +50,7 @@ class RunState:
     epochs_since_best: int = 0
     evaluated_step: int = 0  # of the last evaluation: a stop may fall between an epoch's end and its evaluation
     skipped_steps: list[SkippedStep] = field(default_factory=list)
+    schedule: OwnSchedule | None = None  # where it has a state of its own; goodfit's are functions of the step
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
 
     @property
@@ -81,6 +83,7 @@ class RunState:
                 for index, values in optimizer["state"].items()
             },
             "param_groups": optimizer["param_groups"],
+            "schedule": self.schedule.state() if self.schedule else None,
         }
 
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -97,16 +100,19 @@ class RunState:
             self.optimizer.load_state_dict({"state": states, "param_groups": values["param_groups"]})
             self._match_memory_formats()
             self.scaler.load_state_dict(values["scaler"])
+            if self.schedule:
+                self.schedule.load(values["schedule"])
             self.loss_sum.copy_(tensors["loss_sum"])
             self.weight_sum.copy_(tensors["weight_sum"])
             self.step = int(values["step"])
-            self.best = Best(**values["best"]) if values["best"] else None
+            best = values["best"]
+            self.best = Best(int(best["step"]), float(best["loss"])) if best else None
             self.epochs_since_best = int(values["epochs_since_best"])
             self.evaluated_step = int(values["evaluated_step"])
-            self.skipped_steps = [SkippedStep(kept["step"], tuple(kept["examples"])) for kept in values["skipped_steps"]]
+            self.skipped_steps = [SkippedStep(int(kept["step"]), tuple(kept["examples"])) for kept in values["skipped_steps"]]
             self.log_length = int(values["log_length"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            first = f"{(str(error).strip() or repr(error)).splitlines()[0]:.300}"
             raise FileError(
                 f"the checkpoint does not fit this run's configuration: {first}; was config.toml changed?"
             ) from error
@@ -116,9 +122,15 @@ class RunState:
         averaged = any(name.startswith("ema.") for name in tensors)
         if averaged != (self.ema is not None):
             raise ValueError(f"it has {'a' if averaged else 'no'} moving average of the weights")
-        saved = [sorted(group) for group in values["param_groups"]]
-        if saved != [sorted(group) for group in self.optimizer.state_dict()["param_groups"]]:
+        if (values["schedule"] is None) != (self.schedule is None):
+            raise ValueError("it is of another schedule")
+        groups, own = values["param_groups"], self.optimizer.state_dict()["param_groups"]
+        if not _is_like([group | {"params": []} for group in groups], [group | {"params": []} for group in own]):
             raise ValueError(f"it is of another optimiser than {type(self.optimizer).__name__}")
+        if not all(type(index) is int for group in groups for index in group["params"]):
+            raise ValueError("its optimiser names parameters that cannot be")
+        if self.scaler.is_enabled() and not _is_like(values["scaler"], self.scaler.state_dict()):
+            raise ValueError("it is of another scaler of the loss")
 
     def _match_memory_formats(self) -> None:
         """Lay the optimiser's tensors out in memory as their parameters are: fused kernels go by position, not by index."""
@@ -126,6 +138,17 @@ class RunState:
             for key, value in kept.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _is_like(saved: Any, own: Any) -> bool:
+    """Whether a JSON value has the form of `own`, in which None may stand for a number or a text."""
+    if isinstance(own, dict):
+        return isinstance(saved, dict) and saved.keys() == own.keys() and all(_is_like(saved[key], own[key]) for key in own)
+    if isinstance(own, list | tuple):
+        return isinstance(saved, list) and len(saved) == len(own) and all(map(_is_like, saved, own))
+    return saved is None or (
+        not isinstance(saved, list | dict) and (own is None or isinstance(saved, str) == isinstance(own, str))
+    )
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,21 +3,26 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from goodfit.data.augment import Augmentation
 from goodfit.data.loader import Batch, Loader, steps_per_epoch
+from goodfit.data.stream import StreamLoader
 from goodfit.data.transforms import Transform
 from goodfit.devices import Precision, autocast
 from goodfit.distributed import Ranks
-from goodfit.errors import NotFiniteError
+from goodfit.errors import NotFiniteError, RunError
+from goodfit.inputs import Inputs, call, split, tensors
 from goodfit.models.freezing import set_training
+from goodfit.models.outputs import in_float32, prediction_of
 from goodfit.randomness import reseed
 from goodfit.training.losses import Loss
 from goodfit.training.schedules import Schedule
 from goodfit.training.state import RunState, SkippedStep
+from goodfit.user_code import blame, said
 
 __all__ = ["Step", "Trainer"]
 
@@ -27,10 +32,17 @@ class Step:
     """One finished update."""
 
     index: int  # counted from 0
-    loss: Tensor  # of this update's batch (of this rank's part, where there are ranks), on the device
+    total: Tensor  # of the examples' losses, on the device; of this rank's, where there are ranks
+    weight: Tensor | float  # of all examples of the batch
     learning_rate: float
     stop: bool  # whether a rank was asked to stop; all ranks see the same
+    predictions: Tensor | None = None  # of this rank's examples, before the update
     skipped: SkippedStep | None = None  # that it was left out, and why is known from an earlier try
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean loss of the batch, on the device; with several ranks this rank's share of it."""
+        return self.total / self.weight
 
 
 def _never() -> bool:
@@ -42,7 +54,7 @@ class Trainer:
     """Performs optimiser steps on a RunState; between two of them the state is always consistent."""
 
     state: RunState
-    loader: Loader
+    loader: Loader | StreamLoader
     transform: Transform
     augmentation: Augmentation
     loss: Loss
@@ -56,6 +68,7 @@ class Trainer:
     accumulate: int = 1
     clip: float = 0.0
     frozen: bool = False
+    reseeds_libraries: bool = False  # Python's and numpy's generators too, from which code of the user's may draw
     ranks: Ranks = field(default_factory=Ranks)
     stop_asked: Callable[[], bool] = _never
 
@@ -80,13 +93,13 @@ class Trainer:
         rate = self._set_learning_rate(index)
         for skipped in state.skipped_steps:
             if skipped.step == index:
-                state.step = index + 1
-                return Step(index, torch.zeros((), device=self.device), rate, stop=False, skipped=skipped)
+                self._end_step(index)
+                return Step(index, torch.zeros((), device=self.device), 1.0, rate, stop=False, skipped=skipped)
         inputs, targets, mine = self._examples(index)
-        reseed(self.seed, "module", index, self.ranks.rank)
+        reseed(self.seed, "module", index, self.ranks.rank, libraries=self.reseeds_libraries)
         state.optimizer.zero_grad(set_to_none=True)
         weight = self.loss.weight(targets)
-        loss = self._backward(inputs, targets[mine], weight)
+        total, predictions = self._backward(inputs, targets[mine], weight)
         stop = self.ranks.add_gradients(self.parameters, self.stop_asked())
         if self.clip:
             state.scaler.unscale_(state.optimizer)
@@ -96,12 +109,25 @@ class Trainer:
         if state.ema:
             state.ema.update(index)
         if state.scaler.is_enabled():  # what overflows in fp16 is the scaler's business
-            weight = weight * torch.isfinite(loss)
-            loss = torch.nan_to_num(loss, nan=0.0, posinf=0.0, neginf=0.0)
-        state.loss_sum += loss * weight
+            weight = weight * torch.isfinite(total)
+            total = torch.nan_to_num(total, nan=0.0, posinf=0.0, neginf=0.0)
+        state.loss_sum += total
         state.weight_sum += weight / self.ranks.world
-        state.step = index + 1
-        return Step(index, loss, rate, stop)
+        self._end_step(index)
+        return Step(index, total, weight, rate, stop, predictions)
+
+    def batch(self, index: int) -> tuple[Inputs, Tensor]:
+        """Return what the model sees at step `index`, and this rank's targets: class indices, values, or mixed classes."""
+        inputs, targets, mine = self._examples(index)
+        return inputs, targets[mine]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Make `rate` the first parameter group's learning rate before the schedule, and scale the others alike."""
+        factor = rate / self.base_rates[0]
+        self.base_rates = [base * factor for base in self.base_rates]
+        if self.state.schedule:
+            for group in self.state.optimizer.param_groups:
+                group["lr"] *= factor
 
     def take_loss(self) -> float:
         """Return the mean loss over all ranks since it was last taken, nan if no step was; this reads the device.
@@ -123,15 +149,26 @@ class Trainer:
         self.ranks.add([broken])
         return not bool(broken)
 
+    def _end_step(self, index: int) -> None:
+        if self.state.schedule:
+            self.state.schedule.after_step(ends_epoch=(index + 1) % self.loader.steps_per_epoch == 0)
+        self.state.step = index + 1
+
     def _set_learning_rate(self, index: int) -> float:
+        if self.state.schedule:
+            return float(self.state.optimizer.param_groups[0]["lr"])
         factor = self.schedule(index)
         for group, rate in zip(self.state.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         return self.base_rates[0] * factor
 
-    def _examples(self, index: int) -> tuple[Tensor, Tensor, slice]:
+    def _examples(self, index: int) -> tuple[Inputs, Tensor, slice]:
         """Return this rank's augmented inputs, the whole batch's targets, and which of them are this rank's."""
         batch: Batch = self.loader(index)
+        mine = self.ranks.slice(len(batch.targets))
+        if batch.is_ready:
+            return batch.inputs, batch.targets, mine
+        assert isinstance(batch.inputs, Tensor)
         inputs, targets = self.augmentation(
             batch.inputs,
             batch.targets,
@@ -141,31 +178,47 @@ class Trainer:
             step=index,
             part=batch.part,
         )
-        mine = self.ranks.slice(len(targets))
         if batch.part != mine:
             inputs = inputs[mine]
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, targets, mine
 
-    def _backward(self, inputs: Tensor, targets: Tensor, weight: Tensor | float) -> Tensor:
-        """Add the gradient of this rank's examples, in `accumulate` parts; return their share of the batch's loss."""
-        total = torch.zeros((), device=self.device)
+    def _backward(self, inputs: Inputs, targets: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor | None]:
+        """Add the gradient of this rank's examples, in `accumulate` parts.
+
+        Returns the sum of their losses, and the predictions.
+        """
         if not len(targets):  # a rank may have none of a small batch; most modules cannot compute with none
-            return total
+            return torch.zeros((), device=self.device), None
+        if self.accumulate == 1:
+            return self._backward_part(inputs, targets, weight)
         sizes = self._part_sizes(len(targets))
-        for some_inputs, some_targets in zip(inputs.split(sizes), targets.split(sizes), strict=True):
+        parts = zip(split(inputs, sizes), targets.split(sizes), strict=True)
+        totals, predictions = zip(*(self._backward_part(*part, weight) for part in parts), strict=True)
+        return torch.stack(totals).sum(), torch.cat(predictions)
+
+    def _backward_part(self, inputs: Inputs, targets: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor]:
+        outputs = self._forward(inputs)
+        total = self.loss.total(outputs, targets)
+        self.state.scaler.scale(total / weight).backward()
+        return total.detach(), prediction_of(outputs).detach()
+
+    def _forward(self, inputs: Inputs) -> Any:
+        """Return what the module gives, in float32."""
+        try:
             with autocast(self.device, self.precision):
-                outputs = self.state.model(some_inputs)
-            loss = self.loss.total(outputs.float(), some_targets) / weight
-            self.state.scaler.scale(loss).backward()
-            total = total + loss.detach()
-        return total
+                outputs = call(self.state.model, inputs)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(inputs))
+            what = f"the model failed at step {self.state.step} with a batch of {shapes}: {said(error)}"
+            raise blame(RunError(what), error) from error
+        if isinstance(outputs, Tensor):
+            return outputs.float()
+        return outputs if self.precision == "fp32" else in_float32(outputs)
 
     def _part_sizes(self, count: int) -> list[int]:
         """Cut `count` examples as small as a whole batch's parts are; a last one of a single example joins the one before."""
-        if self.accumulate == 1:
-            return [count]
         size = math.ceil(self.loader.batch_size / self.ranks.world / self.accumulate)
         number = steps_per_epoch(count, size)
         return [size] * (number - 1) + [count - size * (number - 1)]

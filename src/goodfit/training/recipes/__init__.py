@@ -14,6 +14,7 @@ RECIPES = {
     "small-pictures": "small_pictures.toml",
     "pictures": "pictures.toml",
     "table": "table.toml",
+    "own-model": "own_model.toml",
     "mnist-mlp": "mnist_mlp.toml",
     "cifar10-lenet": "cifar10_lenet.toml",
     "cifar10-quick": "cifar10_quick.toml",

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from goodfit.data.dataset import Dataset
+from goodfit.data.examples import Examples
 from goodfit.training.recipes import Recipe, load_recipe
+from goodfit.user_code import is_code
 
 __all__ = ["auto_recipe"]
 
@@ -21,10 +23,10 @@ def auto_recipe(dataset: Dataset, model: str | None = None) -> Recipe:
     shape = dataset.transform.input_shape
     recipe, table = load_recipe(_name(shape, model)), load_recipe("table")
     values = dict(recipe.values)
-    if model not in (None, recipe.values["model.name"]):
+    if recipe.name != "own-model" and model not in (None, recipe.values["model.name"]):
         # The learning rate for a network with batch normalisation makes one without it diverge.
         values = _without(values, "optim.") | {key: value for key, value in table.values.items() if key.startswith("optim.")}
-    if dataset.transform.to_json()["kind"] != "image":
+    if dataset.transform.to_json()["kind"] != "image" or isinstance(dataset.train.inputs, Examples):
         values = _without(values, "augment.")
     elif recipe.name != "table":
         # Colour pictures are of things, and things have no handedness; digits do.
@@ -33,6 +35,8 @@ def auto_recipe(dataset: Dataset, model: str | None = None) -> Recipe:
 
 
 def _name(shape: tuple[int, ...], model: str | None) -> str:
+    if model and is_code(model):
+        return "own-model"
     if model == "mlp" or len(shape) != 3 or shape[0] not in (1, 3):
         return "table"
     return "small-pictures" if max(shape[1:]) <= LARGEST_SMALL_PICTURE else "pictures"

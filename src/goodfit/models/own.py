@@ -1,0 +1,116 @@
+"""Models that are code of the user's own: a module that is built already, or a class or function that builds one."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from goodfit.errors import ConfigError, FileError, ModelError
+from goodfit.user_code import blame, code_name, load_code, said
+
+__all__ = ["OwnModel", "check_module", "load_weights", "own_model"]
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """The user's way to a module, and the name under which files speak of it."""
+
+    name: str  # such as "net.py:Net"
+    make: Callable[..., Any]
+    module: nn.Module | None = None  # where it is built already: its weights are the start
+
+    def build(self, arguments: Mapping[str, Any]) -> nn.Module:
+        """Return a new module; its weights are those of the user's, or drawn from torch's default generator.
+
+        Raises ConfigError for arguments that it does not take, and ModelError where the user's code fails or gives none.
+        """
+        if self.module is not None:
+            if arguments:
+                raise ConfigError(
+                    f"model.{min(arguments)} is for a model that is still to be built, and this one is; leave it out"
+                )
+            return _copied(self.module)
+        try:
+            inspect.signature(self.make).bind(**arguments)
+        except TypeError as error:
+            raise ConfigError(
+                f"{self.name}{inspect.signature(self.make)}: {error}; set its arguments as --set model.NAME=VALUE"
+            ) from None
+        except ValueError:  # built-in callables have no signature to compare with
+            pass
+        try:
+            module = self.make(**arguments)
+        except Exception as error:
+            raise blame(ModelError(f"{self.name} cannot be built: {said(error)}; correct it and try again"), error) from error
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"{self.name} gives a {type(module).__name__}, and a torch.nn.Module is wanted; return one")
+        check_module(module, self.name)
+        return module
+
+
+def own_model(given: Any) -> OwnModel:
+    """Return a module, class, function, or "net.py:Net" as a way to a module; raise ModelError for anything else."""
+    if isinstance(given, str):
+        loaded = own_model(load_code(given))
+        return OwnModel(given.rpartition("/")[2], loaded.make, loaded.module)
+    if isinstance(given, nn.Module):
+        kind = type(given)
+        check_module(given, kind.__name__)
+        return OwnModel(code_name(kind), kind, given)
+    if not callable(given):
+        raise ModelError(
+            f"a {type(given).__name__} is no model; give a name of `goodfit models`, a torch.nn.Module, or what builds one"
+        )
+    named = given.func if isinstance(given, functools.partial) else given
+    return OwnModel(code_name(named if hasattr(named, "__qualname__") else type(named)), given)
+
+
+def check_module(module: nn.Module, name: str) -> None:
+    """Raise ModelError for a module whose state cannot be kept in a file, or that lies on several devices."""
+    devices = {tensor.device: key for key, tensor in (*module.named_parameters(), *module.named_buffers())}
+    if len({device.type for device in devices}) > 1:
+        places = " and ".join(f"{key} on {device}" for device, key in list(devices.items())[:2])
+        raise ModelError(f"{name} has {places}; move it to one device")
+    if any(device.type == "meta" for device in devices):
+        raise ModelError(f"{name} has no weights: it was built on the meta device; build it on the CPU")
+    if not any(True for _ in module.parameters()):
+        raise ModelError(f"{name} has no parameters, so there is nothing to train; assign its layers as attributes")
+    for key, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"{name} keeps {key!r}, a {type(value).__name__}, in its state, and files hold tensors; make it one"
+            )
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    """Give a module the weights of a file; raise FileError naming the first tensor that does not fit."""
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        module.load_state_dict(dict(tensors))  # lazy layers take their shapes from the file
+        return module
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    if expected != found:
+        key = min(key for key in expected | found if expected.get(key) != found.get(key))
+        raise FileError(
+            f"the weights do not fit {name}: {key!r} is {found.get(key, 'missing')} in the file, and {expected.get(key, 'missing')} "
+            "in the code; give the code that was trained, with the same arguments"
+        )
+    module.load_state_dict(dict(tensors))
+    return module
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        raise blame(
+            ModelError(
+                f"{type(module).__name__} cannot be copied: {said(error)}; give the class instead, model={type(module).__name__}"
+            ),
+            error,
+        ) from error

@@ -1,0 +1,233 @@
+"""Code of the user's own, tried on a few examples before anything is written: what it is, and that it fits the data."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from goodfit.artefacts.model_file import Architecture, ModelFile
+from goodfit.config import Config
+from goodfit.data.dataset import Dataset
+from goodfit.data.stream import batches_per_epoch, first_examples
+from goodfit.errors import ConfigError, ModelError
+from goodfit.inputs import Inputs, call
+from goodfit.models.freezing import freeze_body, freeze_parts, frozen_parts
+from goodfit.models.outputs import OutputMeaning, num_columns
+from goodfit.models.own import load_weights
+from goodfit.models.probing import Probe, materialize, probe
+from goodfit.models.sequential import NotDescribable, describe_layers
+from goodfit.randomness import reseed
+from goodfit.training.losses import Loss, build_loss, class_weights
+from goodfit.training.own import (
+    OwnCode,
+    OwnLoss,
+    OwnSchedule,
+    build_own_optimizer,
+    checked_factor,
+    is_schedule_of_steps,
+    wanted_outputs,
+)
+from goodfit.user_code import code_name, source_of
+
+__all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "rehearse"]
+
+EXAMPLES = 4  # that a module is tried on
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A module as it is before the first step, with the optimiser and schedule that were given for it, if any were."""
+
+    module: nn.Module
+    optimizer: Any
+    schedule: Any
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a trial has shown: how files speak of the model, and configuration values that only it can tell."""
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    values: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def rehearse(
+    own: OwnCode, config: Config, dataset: Dataset, start: ModelFile | None, architecture: Architecture | None
+) -> Rehearsal:
+    """Build what the user's code makes, and send a few examples through model and loss; nothing of it is kept.
+
+    `architecture` is that of a model that is not the user's own. Raises ModelError where model and data do not fit together,
+    and ConfigError where loss, optimiser or schedule do not.
+    """
+    inputs, targets = first_examples(dataset, EXAMPLES, config.train.seed)
+    parts = build_parts(replace(own, copies=True), config, inputs, start, architecture)
+    module, name = parts.module, config.model.name.rpartition(":")[2]
+    found = probe(module, inputs, name)
+    dataset, notes = _widened(dataset, found.columns, name)
+    meaning = _meaning(own, config, dataset, found)
+    _check_columns(name, found.columns, meaning, dataset)
+    if own.optimizer is not None:
+        optimizer = build_own_optimizer(parts.optimizer, module, config.optim)
+        if own.schedule is not None and not is_schedule_of_steps(own.schedule):
+            OwnSchedule(parts.schedule, optimizer)
+    if own.schedule is not None:
+        _check_schedule(own, config, dataset)
+    if own.loss is not None:
+        loss = build_own_loss(own, config, dataset, meaning, torch.device("cpu"))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            loss.total(call(module.eval(), inputs), targets)
+    notes += _unused(found, module)
+    values: dict[str, Any] = {"model.outputs": meaning}
+    if own.model:
+        architecture = _architecture(own, config, dataset, found.columns, module)
+        values |= {"model.name": architecture.name, "model.frozen": _frozen(config, module)}
+        values |= {f"model.{key}": value for key, value in architecture.arguments.items()}
+        if architecture.is_code:
+            notes.append(
+                f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model="
+            )
+    assert architecture
+    return Rehearsal(architecture, dataset.classes, values, tuple(notes))
+
+
+def build_parts(
+    own: OwnCode, config: Config, inputs: Inputs, start: ModelFile | None, architecture: Architecture | None
+) -> Parts:
+    """Build the module on the CPU, or copy the user's, with the weights of `start` if there is one, and freeze what is to be."""
+    module, optimizer, schedule = own.built_together()
+    if own.model is None:
+        assert architecture
+        reseed(config.train.seed, "init")
+        module = start.module() if start else architecture.build(pretrained=config.model.pretrained)
+        module.requires_grad_(True)
+    else:
+        if module is None:
+            reseed(config.train.seed, "init", libraries=True)
+            module = start.module() if start and not start.architecture.is_code else own.model.build(own.arguments)
+        elif not start and own.arguments:
+            key = min(own.arguments)
+            raise ConfigError(f"model.{key} is for a model that is still to be built, and this one is built; leave it out")
+        materialize(module, inputs, own.model.name)
+        if start:
+            load_weights(module, start.tensors, own.model.name)
+    freeze_parts(module, config.model.frozen)
+    if config.model.freeze:
+        freeze_body(module)
+    return Parts(module, optimizer, schedule)
+
+
+def _frozen(config: Config, module: nn.Module) -> list[str]:
+    """Return what of the module is not trained: what was asked for, and what came so."""
+    if config.model.freeze:
+        return config.model.frozen
+    below = tuple(f"{name}." for name in config.model.frozen)
+    return [
+        *config.model.frozen,
+        *(name for name in frozen_parts(module) if not name.startswith(below) and name not in config.model.frozen),
+    ]
+
+
+def build_own_loss(own: OwnCode, config: Config, dataset: Dataset, meaning: OutputMeaning, device: torch.device) -> Loss:
+    """Return the user's loss; torch's cross-entropy of class indices becomes ours, which any cut of a batch adds up to.
+
+    Raises ConfigError for settings that a loss of the user's own has no place for.
+    """
+    loss = own.loss
+    assert loss is not None
+    for key, value in (("label_smoothing", config.train.label_smoothing), ("class_weights", config.train.class_weights)):
+        if value not in (0.0, "none"):
+            raise ConfigError(f"train.{key} = {value!r} has no effect on a loss of your own; set it there, or leave loss= out")
+    if type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean" and loss.ignore_index < 0 and dataset.classes:
+        weights = None if loss.weight is None else class_weights(loss.weight.tolist(), dataset, device)
+        return build_loss(dataset, outputs=meaning, label_smoothing=loss.label_smoothing, weights=weights)
+    if isinstance(loss, nn.Module):
+        if any(True for _ in loss.parameters()):
+            raise ConfigError(f"the loss {type(loss).__name__} has parameters, which nothing would train; make them buffers")
+        loss = loss.to(device)
+    return OwnLoss(loss, config.train.loss)
+
+
+def _meaning(own: OwnCode, config: Config, dataset: Dataset, found: Probe) -> OutputMeaning:
+    """Say what the outputs mean, by what was asked for, else by the loss and the last operation, which have to agree."""
+    asked, wanted, name = config.model.outputs, wanted_outputs(own.loss), config.model.name.rpartition(":")[2]
+    if dataset.task == "regression":
+        if asked not in ("auto", "value") or wanted:
+            what = f"model.outputs = {asked!r}" if asked not in ("auto", "value") else f"the loss {config.train.loss}"
+            raise ConfigError(f"{what} is for classes, and {dataset.name} has a number to predict; leave it out")
+        return "value"
+    if asked == "value":
+        raise ConfigError(f"model.outputs = 'value' is for numbers to predict, and {dataset.name} has classes; leave it out")
+    if asked != "auto":
+        return asked
+    way_out = "or say what the outputs mean: --set model.outputs=..."
+    if wanted in ("logits", "one-logit") and found.meaning == "probabilities":
+        raise ModelError(
+            f"{name} ends in a softmax or sigmoid, and the loss {config.train.loss} has its own: trained with both it learns "
+            f"far less; leave the loss out, take the model's last operation away, {way_out}"
+        )
+    if wanted == "log-probabilities" and found.meaning != "log-probabilities":
+        raise ModelError(
+            f"the loss {config.train.loss} wants log-probabilities, and {name} does not end in log_softmax; add that, "
+            f"leave the loss out, {way_out}"
+        )
+    if wanted and (wanted, found.meaning) != ("logits", "log-probabilities"):  # whose log-softmax changes nothing
+        return wanted
+    return found.meaning or ("one-logit" if found.columns == 1 and len(dataset.classes) == 2 else "logits")
+
+
+def _widened(dataset: Dataset, columns: int, name: str) -> tuple[Dataset, list[str]]:
+    """Return the data with as many classes as the model has outputs, where classes are counted and the last have no examples."""
+    count = len(dataset.classes)
+    if columns <= count or count < 2 or dataset.classes != tuple(map(str, range(count))):
+        return dataset, []
+    note = f"{name} tells {columns} classes apart, and {dataset.name} has examples of the first {count} only"
+    return replace(dataset, classes=tuple(map(str, range(columns)))), [note]
+
+
+def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dataset) -> None:
+    wanted = num_columns(meaning, len(dataset.classes))
+    if columns == wanted or (meaning == "probabilities" and columns == 1 and len(dataset.classes) == 2):
+        return
+    what = f"{len(dataset.classes)} classes" if dataset.classes else "one number to predict"
+    raise ModelError(
+        f"{name} gives {columns} numbers for each example, and {dataset.name} has {what}: its last layer must give {wanted}"
+    )
+
+
+def _unused(found: Probe, module: nn.Module) -> list[str]:
+    if not found.unused:
+        return []
+    trainable = sum(parameter.requires_grad for parameter in module.parameters())
+    if len(found.unused) == trainable:
+        raise ModelError("no parameter takes part in the model's outputs, so nothing would learn; is a result detached?")
+    more = len(found.unused) - MOST_NAMED
+    named = ", ".join(found.unused[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"{named}: no part of the outputs depends on it, so it will not learn"]
+
+
+def _check_schedule(own: OwnCode, config: Config, dataset: Dataset) -> None:
+    if config.schedule.warmup or config.schedule.arguments:
+        key = "warmup" if config.schedule.warmup else min(config.schedule.arguments)
+        raise ConfigError(f"schedule.{key} has no effect on a schedule of your own; leave it out")
+    if is_schedule_of_steps(own.schedule):
+        size = len(dataset.train) if config.train.batch_size == "full" else int(config.train.batch_size)
+        checked_factor(own.schedule, [0, config.train.epochs * batches_per_epoch(dataset.train, size) - 1])
+
+
+def _architecture(own: OwnCode, config: Config, dataset: Dataset, columns: int, module: nn.Module) -> Architecture:
+    """Return how files speak of the module: as layers, where it is nothing but them, else by the name of its code."""
+    assert own.model
+    shape = dataset.transform.input_shape
+    if type(module) is nn.Sequential:
+        try:
+            return Architecture("sequential", {"layers": describe_layers(module)}, shape, columns)
+        except NotDescribable:
+            pass
+    name = config.model.name if config.model.name != "sequential" else own.model.name
+    named = code_name(type(module)) if "<" in name else name  # what has no name is known by what it builds
+    arguments = {} if own.model.module is not None else own.arguments
+    return Architecture(named, arguments, shape, columns, source_of(type(module)))

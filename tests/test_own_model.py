@@ -1,0 +1,481 @@
+"""Models that are code of the user's own: given as objects from Python, and by name on the command line."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+import goodfit
+from goodfit.cli.main import run_command
+from goodfit.errors import CodeNeededError, ConfigError, ModelError, RunError
+
+FAST: dict[str, Any] = {"train.threads": 1}
+X = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
+Y = (X[:, 0] + X[:, 1] > 0).astype(int) + (X[:, 2] > 0)
+TWO = (X[:, 0] > 0).astype(int)
+
+
+class Net(nn.Module):
+    """What a person writes first."""
+
+    def __init__(self, hidden: int = 16, outputs: int = 3, last: str = "none", drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(6, hidden)
+        self.drop = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden, outputs)
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc2(self.drop(torch.relu(self.fc1(x))))
+        ends = {"softmax": lambda: x.softmax(1), "log_softmax": lambda: F.log_softmax(x, 1), "sigmoid": lambda: x.sigmoid()}
+        return ends.get(self.last, lambda: x)()
+
+
+def train(model: Any, data: Any = (X, Y), **options: Any) -> goodfit.Run:
+    settings = FAST | options.pop("settings", {})
+    given = {"epochs": 2, "batch_size": 20, "quiet": True, "out": "run", "device": "cpu"} | options
+    return goodfit.train(data, model=model, settings=settings, **given)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+
+
+def tensors(run: goodfit.Run) -> dict[str, Tensor]:
+    assert run.best is not None
+    return run.best.tensors
+
+
+def make_net() -> Net:
+    return Net(hidden=9)
+
+
+@pytest.mark.parametrize("model", [Net, make_net, functools.partial(Net, 7), lambda: Net(5)])
+def test_what_builds_a_module_is_a_model(model: Any) -> None:
+    run = train(model)
+    assert tensors(run)["fc1.weight"].shape == model().fc1.weight.shape
+    assert run.predictor()(X[0]).label in "012"
+
+
+def test_a_built_module_starts_from_its_weights_and_ends_with_the_best() -> None:
+    net = Net()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    run = train(net, optimizer="sgd", lr=1e-9)
+    for name, tensor in tensors(run).items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-5)
+    run = train(net, optimizer="sgd", lr=0.5, out="again")
+    assert not torch.equal(net.fc1.weight, before["fc1.weight"])
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, tensors(run)[name])
+
+
+def test_a_sequential_is_data_and_loads_without_code() -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    run = train(net)
+    assert run.best is not None
+    assert run.best.architecture.name == "sequential"
+    prediction = goodfit.load(run.model)(X[:3])
+    assert [item.label for item in prediction] == [item.label for item in run.predictor()(X[:3])]
+    assert goodfit.evaluate(run.model, (X[:50], Y[:50])).n == 50
+
+
+def test_the_file_of_a_class_asks_for_its_code() -> None:
+    run = train(Net(hidden=7))
+    with pytest.raises(CodeNeededError, match=r"code of your own, test_own_model.py:Net, .* name it with --model"):
+        goodfit.load(run.model)
+    expected = run.predictor()(X[0])
+    assert goodfit.load(run.model, model=lambda: Net(hidden=7))(X[0]) == expected
+    assert goodfit.evaluate(goodfit.load(run.model, model=Net(hidden=7)), (X, Y)).accuracy > 0  # type: ignore[union-attr]
+    assert goodfit.evaluate(run, (X, Y)).accuracy == run.test.accuracy  # type: ignore[union-attr]
+    with pytest.raises(goodfit.GoodfitError, match=r"'fc1.bias' is \(7,\) in the file, and \(16,\) in the code"):
+        goodfit.load(run.model, model=Net)
+    source = run.best.architecture.source if run.best else None
+    assert source is not None
+    assert "What a person writes first" in source.text
+
+
+OUTPUTS = [
+    ({}, (X, Y), {}, "logits"),
+    ({"last": "softmax"}, (X, Y), {}, "probabilities"),
+    ({"last": "log_softmax"}, (X, Y), {}, "log-probabilities"),
+    ({"last": "log_softmax"}, (X, Y), {"loss": nn.NLLLoss()}, "log-probabilities"),
+    ({"last": "log_softmax"}, (X, Y), {"loss": F.cross_entropy}, "log-probabilities"),
+    ({}, (X, Y), {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "logits"),
+    ({"outputs": 1}, (X, TWO), {}, "one-logit"),
+    ({"outputs": 1}, (X, TWO), {"loss": nn.BCEWithLogitsLoss()}, "one-logit"),
+    ({"outputs": 1, "last": "sigmoid"}, (X, TWO), {"loss": nn.BCELoss()}, "probabilities"),
+    ({"outputs": 1, "last": "sigmoid"}, (X, TWO), {}, "probabilities"),
+    ({"outputs": 2}, (X, TWO), {}, "logits"),
+    ({"outputs": 1}, (X, X[:, 0] * 3 + 5), {"loss": nn.MSELoss()}, "value"),
+    ({"outputs": 1}, (X, X[:, 0] * 3 + 5), {}, "value"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "data", "options", "meaning"), OUTPUTS)
+def test_outputs_mean_what_the_last_layer_and_the_loss_say(
+    arguments: dict[str, Any], data: Any, options: dict[str, Any], meaning: str
+) -> None:
+    run = train(Net(**arguments), data, epochs=30, optimizer="adamw", lr=0.05, **options)
+    assert run.best is not None
+    assert run.best.outputs == meaning
+    if meaning == "value":
+        assert run.test.mae < 1  # type: ignore[union-attr]
+    else:
+        assert run.test.accuracy > 0.6  # type: ignore[union-attr]
+
+
+class Several(nn.Module):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.fc, self.form = nn.Linear(6, 3), form
+
+    def forward(self, x: Tensor) -> Any:
+        out = self.fc(x)
+        return {"tuple": (out, x), "dict": {"hidden": x, "logits": out}, "list": [out, x]}[self.form]
+
+
+@pytest.mark.parametrize("form", ["tuple", "dict", "list"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_prediction_is_found_among_several_outputs(form: str, precision: str) -> None:
+    run = train(Several(form), settings={"train.precision": precision})
+    assert run.predictor()(X[:2])[1].label in "012"
+
+
+def test_a_loss_gets_all_that_the_module_gives() -> None:
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        first, second = outputs
+        assert second.shape == (len(targets), 6)
+        return F.cross_entropy(first, targets) + 0.01 * first.square().mean()
+
+    assert train(Several("tuple"), loss=loss).test is not None
+
+
+def test_values_and_targets_of_other_shapes_are_not_broadcast() -> None:
+    seen = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append((outputs.shape, targets.shape))
+        return F.mse_loss(outputs, targets)
+
+    train(Net(outputs=1), (X, X[:, 0] * 2.0), loss=loss)
+    assert all(one == other for one, other in seen)
+
+
+def run_with_optimizer(optimizer: Any, net: nn.Module, **options: Any) -> goodfit.Run:
+    return train(net, optimizer=optimizer, **options)
+
+
+def test_an_optimizer_may_be_a_class_a_function_or_an_instance() -> None:
+    net = Net()
+    start = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    runs = []
+    for number, optimizer in enumerate(
+        (
+            lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+            functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+            torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
+        )
+    ):
+        net.load_state_dict(start)
+        runs.append(train(net, optimizer=optimizer, out=f"run{number}"))
+    net.load_state_dict(start)
+    runs.append(train(net, optimizer=torch.optim.SGD, lr=0.1, settings={"optim.momentum": 0.9}, out="class"))
+    for run in runs[1:]:
+        for name, tensor in tensors(run).items():
+            assert torch.equal(tensor, tensors(runs[0])[name])
+
+
+def test_parameter_groups_keep_their_own_rates() -> None:
+    net = Net()
+    before = net.fc1.weight.clone()
+    groups = [{"params": net.fc1.parameters(), "lr": 0.0}, {"params": net.fc2.parameters()}]
+    train(net, optimizer=torch.optim.SGD(groups, lr=0.1))
+    assert torch.equal(net.fc1.weight, before)
+
+
+def test_frozen_parts_stay_as_they_are_and_are_written_down() -> None:
+    net = Net()
+    net.fc1.requires_grad_(False)
+    before = net.fc1.weight.clone()
+    run = train(net)
+    assert torch.equal(net.fc1.weight, before)
+    assert run.config.model.model_dump()["frozen"] == ["fc1.weight", "fc1.bias"]
+    train(Net(), settings={"model.frozen": ["fc2"]}, out="other")
+    with pytest.raises(ModelError, match="unknown part 'fc3'; did you mean"):
+        train(Net(), settings={"model.frozen": ["fc3"]}, out="third")
+
+
+def rates(run: goodfit.Run) -> list[float]:
+    return [line["learning_rate"] for line in run.metrics if line["event"] == "train"]
+
+
+def test_a_schedule_is_a_function_of_the_step() -> None:
+    run = train(Net(), optimizer="sgd", lr=0.1, schedule=lambda step: 1 / (1 + step), settings={"log.every_steps": 1})
+    assert rates(run)[:3] == pytest.approx([0.1, 0.05, 0.1 / 3])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (functools.partial(StepLR, step_size=1, gamma=0.5), [0.1, 0.05, 0.025]),
+        (functools.partial(MultiStepLR, milestones=[2], gamma=0.5), [0.1, 0.1, 0.05]),
+        (functools.partial(ReduceLROnPlateau, patience=0, factor=0.5, threshold=1e9, threshold_mode="abs"), [0.1, 0.1, 0.05]),
+    ],
+)
+def test_a_scheduler_of_torch_steps_by_epochs(schedule: Any, expected: list[float]) -> None:
+    run = train(Net(), optimizer="sgd", lr=0.1, schedule=schedule, epochs=3, settings={"log.every_steps": 1})
+    per_epoch = len(rates(run)) // 3
+    assert rates(run)[::per_epoch] == pytest.approx(expected)
+    assert rates(run)[per_epoch - 1 :: per_epoch] == pytest.approx(expected)
+
+
+def test_a_scheduler_that_counts_steps_steps_by_them() -> None:
+    schedule = functools.partial(OneCycleLR, max_lr=0.1, total_steps=100)
+    run = train(Net(), optimizer="sgd", lr=0.1, schedule=schedule, settings={"log.every_steps": 1})
+    assert len(set(rates(run))) == len(rates(run))
+
+
+def test_a_model_may_know_more_classes_than_have_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(Net(outputs=5), quiet=False)
+    assert "tells 5 classes apart, and memory has examples of the first 3 only" in capsys.readouterr().out
+    assert run.predictor().classes == ("0", "1", "2", "3", "4")
+    assert goodfit.evaluate(run, (X, Y)).accuracy == run.test.accuracy  # type: ignore[union-attr]
+    assert goodfit.resume("run", data=(X, Y), model=Net(outputs=5), epochs=3, quiet=True).end["step"] == 15  # type: ignore[index]
+
+
+def layers_of(hidden: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+
+def test_a_function_that_gives_layers_gets_its_arguments() -> None:
+    run = train(layers_of, settings={"model.hidden": 9})
+    assert tensors(run)["0.weight"].shape == (9, 6)
+    assert "hidden" not in run.config.model.arguments
+    assert goodfit.load(run.model)(X[0]).label in "012"
+    again = goodfit.train((X, Y), config="run/config.toml", out="again", quiet=True)
+    assert again.model.read_bytes() == run.model.read_bytes()
+    assert goodfit.resume("again", data=(X, Y), model=layers_of, epochs=3, quiet=True).end["step"] == 15  # type: ignore[index]
+    assert goodfit.resume("run", data=(X, Y), epochs=3, quiet=True).model.read_bytes() == again.model.read_bytes()
+
+
+def test_lazy_layers_get_their_shapes() -> None:
+    run = train(nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3)))
+    assert goodfit.load(run.model)(X[0]).label in "012"
+
+
+def test_libraries_are_seeded_for_code_that_draws() -> None:
+    class Noisy(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            noise = float(np.random.rand()) if self.training else 0.5
+            return super().forward(x * noise)
+
+    torch.manual_seed(1)
+    one = train(Noisy, out="one")
+    torch.manual_seed(2)
+    np.random.seed(5)
+    two = train(Noisy, out="two")
+    assert one.model.read_bytes() == two.model.read_bytes()
+
+
+def test_a_trainer_trains_the_module_itself() -> None:
+    net = Net()
+    before = net.fc1.weight.clone()
+    trainer = goodfit.trainer((X, Y), model=net, batch_size=20, device="cpu", optimizer="sgd", lr=0.1, schedule="constant")
+    for step in trainer.steps(until=1):
+        assert step.predictions is not None
+        assert step.predictions.shape == (20, 3)
+        gradient = net.fc1.weight.grad
+        assert gradient is not None
+        torch.testing.assert_close(net.fc1.weight, before - 0.1 * gradient)
+    assert trainer.model is net
+    trainer.set_learning_rate(0.0)
+    after = net.fc1.weight.clone()
+    for _ in trainer.steps(until=3):
+        assert torch.equal(net.fc1.weight, after)
+    assert trainer.evaluate().n == len(trainer.plan.dataset.splits["val"])
+    assert goodfit.load(trainer.save("now.safetensors"), model=Net)(X[0]).label in "012"
+    assert [path.name for path in Path().iterdir()] == ["now.safetensors"]
+
+
+class Fails(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise ValueError("no such luck")
+        return super().forward(x)
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 3), nn.Linear(6, 3, device="meta")
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise OSError("no weights")
+
+
+WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (
+        Net(outputs=2),
+        {},
+        ModelError,
+        "Net gives 2 numbers for each example, and memory has 3 classes: its last layer must give 3",
+    ),
+    (
+        nn.Sequential(nn.Linear(6, 8), nn.Linear(9, 3)),
+        {},
+        ModelError,
+        r"the layer 1 \(Linear\) got \(4, 8\) and wants in_features=9",
+    ),
+    (
+        Net(last="softmax"),
+        {"loss": nn.CrossEntropyLoss()},
+        ModelError,
+        "ends in a softmax or sigmoid, and the loss .* has its own",
+    ),
+    (Net(), {"loss": nn.NLLLoss()}, ModelError, "wants log-probabilities, and .* does not end in log_softmax"),
+    (Net(), {"loss": lambda outputs, targets: outputs}, ModelError, r"gives \(4, 3\) where one number is wanted"),
+    (Net(), {"loss": lambda outputs: outputs}, ModelError, r"cannot take outputs \(4, 3\) and targets \(4,\): TypeError"),
+    (Net(), {"loss": nn.MSELoss()}, ModelError, "the loss .*MSELoss cannot take"),
+    (Mixed, {}, ModelError, r"Mixed has one.bias on cpu and two.bias on meta"),
+    (Nothing, {}, ModelError, "has no parameters"),
+    (Broken, {}, ModelError, "Broken cannot be built: OSError: no weights"),
+    (lambda: 5, {}, ModelError, "gives a int, and a torch.nn.Module is wanted"),
+    (Net, {"settings": {"model.hiden": 3}}, ConfigError, "unexpected keyword argument 'hiden'"),
+    (Net(), {"settings": {"model.hidden": 3}}, ConfigError, "model.hidden is for a model that is still to be built"),
+    (Net(), {"optimizer": torch.optim.LBFGS}, ConfigError, "LBFGS evaluates the model several times"),
+    (Net(), {"optimizer": torch.optim.SGD(Net().parameters())}, ConfigError, "holds parameters that are not the model's"),
+    (Net, {"optimizer": torch.optim.SGD(Net().parameters())}, ConfigError, "the optimizer is built for a module that is built"),
+    (Net(), {"optimizer": 5}, ConfigError, "optimizer = 5 is neither a name nor"),
+    (Net(), {"optimizer": lambda parameters: parameters}, ConfigError, "gives a list, and a torch.optim.Optimizer is wanted"),
+    (
+        Net(),
+        {"optimizer": lambda parameters: torch.optim.SGD(parameters), "lr": 0.1},
+        ConfigError,
+        "so optim.lr = 0.1 has no effect",
+    ),
+    (Net(), {"schedule": lambda step: "high"}, ConfigError, "gives no number at step 0"),
+    (
+        Net(),
+        {"loss": F.cross_entropy, "settings": {"train.label_smoothing": 0.1}},
+        ConfigError,
+        "has no effect on a loss of your own",
+    ),
+    (Net(), {"settings": {"train.loss": "huber"}}, ConfigError, "train.loss = 'huber' is unknown"),
+    (Net(), {"settings": {"model.outputs": "value"}}, ConfigError, "is for numbers to predict, and memory has classes"),
+    ("absent.py:Net", {}, ModelError, "there is no Python file 'absent.py'"),
+]
+
+
+@pytest.mark.parametrize(("model", "options", "error", "said"), WRONG)
+def test_what_is_wrong_is_said_in_one_line_before_anything_is_written(
+    model: Any, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said) as raised:
+        train(model, **options)
+    assert "\n" not in str(raised.value)
+    assert not Path("run").exists()
+
+
+def test_a_failing_forward_keeps_the_user_s_frames_and_no_others() -> None:
+    with pytest.raises(
+        RunError, match=r"the model failed at step 0 with a batch of \(20, 6\): ValueError: no such luck"
+    ) as raised:
+        train(Fails())
+    assert "test_own_model.py" in raised.value.frames
+    assert "torch/nn" not in raised.value.frames
+    assert "goodfit/training" not in raised.value.frames
+
+
+def test_a_part_that_takes_no_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    class Unused(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare = nn.Linear(2, 2)
+
+    train(Unused(), quiet=False)
+    assert "spare.weight, spare.bias: no part of the outputs depends on it" in capsys.readouterr().out
+
+
+CODE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, hidden=[8]):
+        super().__init__()
+        widths = [64, *hidden]
+        self.layers = nn.Sequential(*[nn.Linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.head = nn.Linear(widths[-1], 10)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.layers(x.flatten(1))))
+"""
+
+
+def test_the_command_line_names_code_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    np.savez("digits.npz", X=np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32), y=np.arange(200) % 10)
+    given = [
+        "--model",
+        "net.py:Net",
+        "--set",
+        "model.hidden=[12,7]",
+        "--epochs",
+        "2",
+        "--out",
+        "run",
+        "--set",
+        "train.threads=1",
+    ]
+    assert run_command(["train", "digits.npz", *given]) == 0
+    model = goodfit.load("run", model="net.py:Net").model.module
+    assert model.head.in_features == 7
+    capsys.readouterr()
+    assert run_command(["evaluate", "run"]) == 2
+    assert "that is: goodfit evaluate run --model net.py:Net" in capsys.readouterr().err
+    assert run_command(["evaluate", "run", "--model", "net.py:Net"]) == 0
+    capsys.readouterr()
+    assert run_command(["train", "--config", "run/config.toml", "--out", "again"]) == 2
+    assert "--model net.py:Net" in capsys.readouterr().err
+    assert run_command(["train", "--config", "run/config.toml", "--out", "again", "--model", "net.py:Net"]) == 0
+    assert Path("again/best.safetensors").read_bytes() == Path("run/best.safetensors").read_bytes()
+    assert run_command(["resume", "run", "--epochs", "3"]) == 2
+    assert run_command(["resume", "run", "--epochs", "3", "--model", "net.py:Net"]) == 0
+    assert run_command(["resume", "run", "--verify", "--model", "net.py:Net"]) == 0
+    assert run_command(["train", "digits.npz", "--model", "net.py:Nett"]) == 2
+    assert "unknown class or function 'Nett'; did you mean Net?" in capsys.readouterr().err
+
+
+def test_code_that_has_changed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    data = (np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32), np.arange(200) % 10)
+    run = train("net.py:Net", data)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "net.py").write_text(CODE.replace("torch.relu", "torch.tanh"))
+    with pytest.warns(UserWarning, match="Net is not written as it was when the model was saved"):
+        goodfit.load(run.model, model="other/net.py:Net")
+
+
+def test_the_caller_s_generators_are_left_alone() -> None:
+    np.random.seed(3)
+    torch.manual_seed(3)
+    expected = np.random.rand(), torch.rand(1)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    train(Net)
+    assert (np.random.rand(), torch.rand(1)) == expected
