@@ -256,6 +256,7 @@ GOOD = npy(numbers(4, 2))
         ({"X": b"\x93NUMPY\x01\0\xff\xff" + b"(" * 65535, "y": GOOD}, "cannot be read as an .npz"),
         ({"X": b"\x93NUMPY\x09\0", "y": GOOD}, "cannot be read as an .npz"),
         ({"X": npy(np.array([[print]], object)), "y": GOOD}, "X.npy holds Python objects, which could run code"),
+        ({"X": GOOD, "y": npy_header((4,), "<U1") + b"\xff" * 16}, "y.npy holds text that is none"),
         ({"X": npy(np.zeros((2, 2), "c16")), "y": npy(np.array([1.5, 2]))}, "holds complex128 values"),
         ({"X": npy(np.zeros((2, 2), [("a", "f4")])), "y": npy(np.array([1.5, 2]))}, "train X holds"),
         ({"Z": GOOD}, "has the arrays Z; goodfit reads X and y"),

@@ -254,3 +254,11 @@ def test_a_manifest_that_is_far_too_long_is_not_read_to_its_end(tmp_path: Path) 
     manifest["sha256"] = _manifest_sha256(manifest)
     (tmp_path / "step-1" / "manifest.json").write_text(json.dumps(manifest, indent=1))
     assert newest_checkpoint(tmp_path)[0] is None
+
+
+def test_half_a_checkpoint_goes_where_all_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (tmp_path / f"step-{step}").mkdir()
+    (tmp_path / "step-2" / "manifest.json").write_text("{}")
+    remove_old(tmp_path, "all", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-2"]

@@ -12,8 +12,8 @@ from command import QUICK, TINY, goodfit, train, write_pictures, write_table
 
 from goodfit.config import Config
 
-VERBS = ["train", "resume", "evaluate", "predict", "convert", "export", "runs", "datasets", "models", "recipes"]
-NOT_BUILT = ["check", "report", "serve", "sweep", "eject"]
+VERBS = ["train", "resume", "evaluate", "predict", "convert", "export", "runs", "datasets", "models", "recipes", "eject"]
+NOT_BUILT = ["check", "report", "serve", "sweep"]
 
 RUN_KEYS = ["run", "model", "steps", "epochs", "seconds", "test", "val"]
 CLASSIFICATION_KEYS = ["split", "n", "loss", "accuracy", "accuracy_ci95", "ece", "per_class", "confusion"]

@@ -63,6 +63,7 @@ def test_what_is_not_built_is_refused_by_name(key: str) -> None:
     ("key", "value", "message"),
     [
         ("train.epochs", 0, r"train\.epochs = 0 \(from --set\): must be greater than or equal to 1"),
+        ("train.precision", "b" * 500, r"train\.precision = 'b{79}\.\.\. \(from --set\): must be 'auto'"),
         ("train.epochs", "three", r"train\.epochs = 'three' \(from --set\): must be a valid integer"),
         ("train.epochs", 2.0, r"train\.epochs = 2\.0 \(from --set\): must be a valid integer"),
         ("train.epochs", True, r"train\.epochs = True \(from --set\): must be a valid integer"),

@@ -171,9 +171,10 @@ class TurnsReadOnly(StopSignals):
         return super().asked()
 
 
+@pytest.mark.parametrize("val", [0.1, 0.0])
 @pytest.mark.parametrize("questions", [2, MANY])
-def test_a_disk_that_becomes_read_only_costs_nothing_that_was_saved(questions: int, tmp_path: Path) -> None:
-    data, settings = {"train": tiny_pictures()}, BASE | {"checkpoint.every_steps": 2}
+def test_a_disk_that_becomes_read_only_costs_nothing_that_was_saved(questions: int, val: float, tmp_path: Path) -> None:
+    data, settings = {"train": tiny_pictures()}, BASE | {"checkpoint.every_steps": 2, "data.val": val}
     expected = fingerprints(run_through(data, tmp_path / "through", settings))
     signals = TurnsReadOnly(questions)
     with signals.disk:

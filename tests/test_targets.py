@@ -69,6 +69,7 @@ def test_an_index_leads_back_to_its_class(values):
         (("cat",), [5], "every example is of the one class 'cat'; add examples of another class"),
         (("cat", "dog"), [5, 1], "the class 'dog' has fewer than two examples"),
         (("a", "b", "c", "d", "e"), [1, 1, 1, 1, 9], "the classes 'a', 'b', 'c' and 1 more have fewer than two examples"),
+        (("c" * 999, "dog"), [1, 9], "the class 'c{60}...' has fewer than two examples"),
         (("cat",), [1], "1 labelled rows; training needs at least two"),
         ((), [], "0 labelled rows"),
     ],

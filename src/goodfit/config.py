@@ -19,6 +19,8 @@ NOT_BUILT = {
     "parallel.bitwise": "results repeat bit for bit at the same number of ranks only",
 }
 
+MOST_SHOWN = 80  # characters of a value in a message
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -210,7 +212,8 @@ def _say(error: ValidationError, sources: Mapping[str, str]) -> str:
     about_key = [item for item in error.errors() if item["loc"][:2] == first["loc"][:2]]
     said = " or ".join(dict.fromkeys(_plain(item["msg"]) for item in about_key))
     value = about_key[0]["input"]
-    return f"{key} = {value!r} (from {sources.get(key, 'default')}): {said}"
+    shown = repr(value) if len(repr(value)) <= MOST_SHOWN else f"{repr(value)[:MOST_SHOWN]}..."
+    return f"{key} = {shown} (from {sources.get(key, 'default')}): {said}"
 
 
 def _plain(message: str) -> str:

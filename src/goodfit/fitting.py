@@ -1,11 +1,13 @@
 """The visible loop: what happens between two steps of a run, and when."""
 
 import copy
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from pathlib import Path
 from shlex import quote
 
 from goodfit.artefacts.metrics_log import MetricsLog
@@ -21,12 +23,13 @@ from goodfit.artefacts.records import (
     TrainRecord,
     TroubleRecord,
 )
-from goodfit.artefacts.run import Run
+from goodfit.artefacts.run import Run, line_of_test_use
 from goodfit.artefacts.saver import Saver
 from goodfit.data.dataset import SplitName
 from goodfit.errors import DivergedError, NotFiniteError, RunError
 from goodfit.evaluation.evaluate import EvaluationStopped, TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
+from goodfit.files import PatientFile
 from goodfit.recovery import find_bad_step, go_back
 from goodfit.session import Session
 from goodfit.training.state import Best, SkippedStep
@@ -54,6 +57,7 @@ class Fitting:
         self.config = self.session.plan.config
         self.curve_split: SplitName = "val" if "val" in self.session.plan.dataset.splits else "test"
         self.saver = Saver(self.run.checkpoints, self.log, self.config.checkpoint.keep) if self.log else None
+        self.test_uses = PatientFile(self.run.path / "test_uses.jsonl" if self.log else Path(os.devnull))
         self.last_save = time.perf_counter()
         self.save_waits = False  # for the one that is being written
         self.failed_saves: list[float] = []  # when, in a row
@@ -66,7 +70,7 @@ class Fitting:
         RunError where the disk does not take several saves in a row. What was saved before stays.
         """
         loader = self.session.trainer.loader
-        with closing(self.saver) if self.saver else nullcontext(), closing(loader):
+        with closing(self.saver) if self.saver else nullcontext(), closing(self.test_uses), closing(loader):
             reason = None
             while reason is None:
                 try:
@@ -129,7 +133,7 @@ class Fitting:
             state.schedule.after_evaluation(evaluation.loss)
         if self.saver:
             if not validates:
-                self.run.count_test_use("curve", state.step)
+                self.test_uses.write(line_of_test_use("curve", state.step))
             self._settle()
             file = self.session.model_file(val=evaluation if validates else None)
             self.saver.hold(self.run.last, file)
@@ -157,7 +161,8 @@ class Fitting:
             return False
         step = self.state.best.step if self.state.best else self.state.step
         if file:
-            self.run.count_test_use("train", step)
+            self.test_uses.write(line_of_test_use("train", step))
+            self.test_uses.sync()
             replace(file, test=evaluation.to_json()).save(self.run.model)
         self._tell(TestRecord(step, evaluation))
         self._tell(EndRecord(self.state.step, self._epoch(), reason, self._seconds()))

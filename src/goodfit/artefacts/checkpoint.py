@@ -209,11 +209,11 @@ def _manifest_sha256(manifest: dict[str, Any]) -> str:
 
 def remove_old(folder: Path, keep: int | Literal["best", "all"], best_step: int | None) -> None:
     """Remove checkpoints beyond the newest `keep`; "best" keeps the newest and the one with the best validation loss."""
-    if keep == "all":
-        return
     found = find_checkpoints(folder)
     paths = [path for path in found if (path / "manifest.json").is_file()]  # half a checkpoint takes no place of a whole one
-    kept = paths[-keep:] if isinstance(keep, int) else [path for path in paths if path.name == f"step-{best_step}"] + paths[-1:]
+    kept = paths[-keep:] if isinstance(keep, int) else paths
+    if keep == "best":
+        kept = [path for path in paths if path.name == f"step-{best_step}"] + paths[-1:]
     for path in found:
         if path not in kept:
             _remove(path)

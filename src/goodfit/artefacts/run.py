@@ -26,7 +26,7 @@ from goodfit.files import new_folder, write_atomically
 from goodfit.html import table
 from goodfit.models.own import OwnModel
 
-__all__ = ["START", "Run", "find_runs"]
+__all__ = ["START", "Run", "find_runs", "line_of_test_use"]
 
 START = "start.safetensors"  # in the run folder: the model file that training went on from
 
@@ -108,8 +108,8 @@ class Run:
         """Write down that the test split was used; raise RunError where the disk does not take it."""
         path = self.path / "test_uses.jsonl"
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"by": by, "step": step}) + "\n")
+            with path.open("ab") as file:
+                file.write(line_of_test_use(by, step))
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error.strerror}; free space and try again") from error
 
@@ -181,6 +181,11 @@ class Run:
         else:
             rows.append(("unfinished", f"goodfit resume {self.path}"))
         return table([*rows, *((each.split, each.summary()) for each in (self.val, self.test) if each)])
+
+
+def line_of_test_use(by: str, step: int) -> bytes:
+    """Return a line of test_uses.jsonl."""
+    return json.dumps({"by": by, "step": step}).encode() + b"\n"
 
 
 @contextmanager

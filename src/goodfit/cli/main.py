@@ -5,11 +5,6 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
-
-import typer
-
-from goodfit.cli import catalogue, convert, evaluate, export, predict, resume, runs, train
 from goodfit.errors import CodeNeededError, GoodfitError, Interrupted
 from goodfit.signals import StopSignals
 
@@ -25,7 +20,9 @@ def run_command(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0 done, 1 failed, 2 bad usage or input, 128 + n after signal n."""
     with StopSignals().listening() as signals:
         try:
-            code = _app()(list(arguments), prog_name="goodfit", standalone_mode=False, obj=signals)
+            from goodfit.cli.app import make_app  # takes a tenth of a second, in which a signal is heard already
+
+            code = make_app()(list(arguments), prog_name="goodfit", standalone_mode=False, obj=signals)
         except Interrupted as stop:
             return _stopped(stop, arguments)
         except CodeNeededError as error:
@@ -43,38 +40,6 @@ def run_command(arguments: Sequence[str]) -> int:
     if not arguments:
         return 2  # the help has been shown, which some versions of the parser count as success
     return code if isinstance(code, int) else 0
-
-
-def _app() -> typer.Typer:
-    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.command("train")(train.train)
-    app.command("resume")(resume.resume)
-    app.command("evaluate")(evaluate.evaluate)
-    app.command("predict")(predict.predict)
-    app.command("convert")(convert.convert)
-    app.command("export")(export.export)
-    app.command("runs")(runs.runs)
-    app.command("datasets")(catalogue.datasets)
-    app.command("models")(catalogue.models)
-    app.command("recipes")(catalogue.recipes)
-    app.callback()(_options)
-    return app
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"goodfit {version('goodfit')}")  # noqa: T201
-        raise typer.Exit
-
-
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """From labelled data to a tested, reusable model: trained fast, tested honestly, shipped as one safe file."""
 
 
 def _usage_message(error: Exception) -> str | None:

@@ -1,6 +1,7 @@
 """Data held in arrays: tensors, arrays and lists in memory, or the arrays of an .npz file."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,12 @@ def _read_member(archive: ZipFile, info: ZipInfo) -> "NDArray[Any]":
             raise ValueError(f"{info.filename} is not as long as its header says")
     with archive.open(info) as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    if (
+        array.dtype.kind == "U"
+        and array.size
+        and array.astype(array.dtype.newbyteorder("=")).view(np.uint32).max() > sys.maxunicode
+    ):
+        raise ValueError(f"{info.filename} holds text that is none")
     return array
 
 

@@ -19,6 +19,7 @@ __all__ = ["Targets", "check_classes", "encode_classes", "infer_task", "read_tar
 MAX_WHOLE_NUMBER_CLASSES = 20
 MAX_DISTINCT_SHARE = 0.05  # of the rows, for whole numbers to be classes
 MAX_CLASS_NAME = 1_000  # characters
+MOST_SHOWN = 60  # of them, in a message
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -85,8 +86,8 @@ def check_classes(classes: Sequence[str], counts: Sequence[int]) -> None:
     if sum(counts) < 2:
         raise DataError(f"the data have {sum(counts)} labelled rows; training needs at least two")
     if len(classes) == 1:
-        raise DataError(f"every example is of the one class {classes[0]!r}; add examples of another class")
-    rare = [repr(name) for name, count in zip(classes, counts, strict=True) if count < 2]
+        raise DataError(f"every example is of the one class {_shown(classes[0])}; add examples of another class")
+    rare = [_shown(name) for name, count in zip(classes, counts, strict=True) if count < 2]
     if rare:
         more = f" and {len(rare) - 3} more" if len(rare) > 3 else ""
         noun, they = ("class", "has") if len(rare) == 1 else ("classes", "have")
@@ -94,6 +95,11 @@ def check_classes(classes: Sequence[str], counts: Sequence[int]) -> None:
             f"the {noun} {', '.join(rare[:3])}{more} {they} fewer than two examples: one must train and one must test;"
             " add examples or remove the class"
         )
+
+
+def _shown(name: str) -> str:
+    """Return a class's name for a message, which has to stay a line that can be read."""
+    return repr(name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}...")
 
 
 def _infer(array: "NDArray[Any]") -> tuple[Task, str]:
@@ -124,7 +130,8 @@ def _match_classes(array: "NDArray[Any]", classes: Sequence[str]) -> Tensor:
     places = {name: place for place, name in enumerate(classes)}
     for name in names:
         if name not in places:
-            raise DataError(f"the data have the class {name!r}, which the model does not; its classes are {', '.join(classes)}")
+            known = ", ".join(f"{known:.40}" for known in classes[:10]) + (", ..." if len(classes) > 10 else "")
+            raise DataError(f"the data have the class {_shown(name)}, which the model does not; its classes are {known}")
     return torch.tensor([places[name] for name in names], dtype=torch.int64)[indices]
 
 
