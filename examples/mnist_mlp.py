@@ -17,6 +17,7 @@ transform, root = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))]), os.env
 train_set, test_set = (MNIST(root, train=train, download=True, transform=transform) for train in (True, False))
 layers = [nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10), nn.LogSoftmax(dim=1)]
 model = nn.Sequential(*layers)
+nn.init.zeros_(model[1].bias), nn.init.normal_(model[1].weight, std=0.01)
 sgd = torch.optim.SGD(model.parameters(), lr=0.01)
 
 before = model[1].weight.clone()

@@ -57,6 +57,8 @@ def real_commands(folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "evaluate", run, table
     yield "predict", run, table
     yield "predict", folder / "from pictures" / "best.safetensors", folder / "pictures" / "cat" / "0.png"
+    yield "export", run, "--format", "state-dict", "--out", folder / "weights.pth"
+    yield "convert", folder / "weights.pth", "--model", "mlp", "--data", table, "--set", "data.target=y"
     yield "runs", folder
     for verb in ("datasets", "models", "recipes"):
         yield (verb,)
@@ -69,6 +71,10 @@ def hostile_commands(folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "train", table, "--target", "y", "--out", folder / "x", *QUICK, "--model", attack
     yield "predict", attack, table
     yield "evaluate", attack, table
+    shutil.copy(attack, folder / "attack.pth")
+    yield "export", attack, "--format", "state-dict"
+    yield "convert", attack, "--model", "mlp", "--data", table, "--set", "data.target=y"
+    yield "convert", folder / "attack.pth", "--model", "mlp", "--data", table, "--set", "data.target=y"
     files = {path.name: path for path in sorted((folder / "run").rglob("*")) if path.is_file()}
     for name, path in files.items():
         run = folder / f"attacked {name}"

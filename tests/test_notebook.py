@@ -6,9 +6,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 
+import goodfit
 from goodfit.artefacts.predictor import ClassProbability, Estimate, Prediction
 from goodfit.artefacts.run import Run
 from goodfit.evaluation.metrics import ClassificationEvaluation, ClassResult, RegressionEvaluation
@@ -51,6 +53,19 @@ def test_predictions_are_tables() -> None:
     prediction = Prediction("cat", 0.75, (ClassProbability("cat", 0.75), ClassProbability("<b>&\udce9", 0.2)))
     assert rows(prediction) == [["class", "probability"], ["cat", "75.0%"], ["<b>&\\udce9", "20.0%"]]
     assert rows(Estimate(12345.678)) == [["value", "12,345.7"]]
+
+
+def test_data_sets_are_tables() -> None:
+    targets = np.arange(360) % 60
+    data = goodfit.trainer(
+        (np.random.default_rng(0).normal(size=(360, 3)), targets), model="mlp", settings={"data.task": "classification"}
+    )
+    shown = rows(data.plan.dataset)
+    assert shown[0] == ["examples", "train", "val", "test"]
+    assert shown[1][0] == "all"
+    assert sum(map(int, shown[1][1:])) == 360
+    assert len(shown) == 2 + 50
+    assert "memory: classification from inputs of (3,); 10 more classes are left out" in data.plan.dataset._repr_html_()
 
 
 def test_evaluations_are_tables() -> None:

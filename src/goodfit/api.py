@@ -61,6 +61,7 @@ KEYS = {
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
     "optimizer": "optim.name",
+    "loss": "train.loss",
     "schedule": "schedule.name",
     "lr": "optim.lr",
     "device": "train.device",

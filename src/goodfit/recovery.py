@@ -4,6 +4,8 @@ A run is a function of its configuration, so the steps since the last checkpoint
 and the one that breaks the numbers is found and left out.
 """
 
+import json
+
 from goodfit.artefacts.checkpoint import newest_checkpoint
 from goodfit.artefacts.run import Run
 from goodfit.session import Session, make_session
@@ -19,7 +21,7 @@ def go_back(session: Session, run: Run, skipped: list[SkippedStep]) -> None:
         checkpoint.restore(session.state)
     else:
         start = make_session(session.plan, session.ranks, lambda: False).state
-        session.state.load(start.tensors(), start.values())
+        session.state.load(start.tensors(), json.loads(json.dumps(start.values())))  # as a checkpoint would hold them
     session.state.skipped_steps = list(skipped)
 
 

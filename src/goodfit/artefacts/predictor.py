@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from goodfit.artefacts.model_file import ModelFile
+from goodfit.data.given_transform import GivenTransform
 from goodfit.data.table import TABLE_SUFFIXES, read_rows
 from goodfit.data.table_transform import TableTransform
 from goodfit.data.tensor_transform import TensorTransform, as_array
@@ -16,6 +17,7 @@ from goodfit.devices import choose_device
 from goodfit.errors import ConfigError
 from goodfit.evaluation.evaluate import TrainedModel
 from goodfit.html import table
+from goodfit.inputs import Inputs, count, split
 from goodfit.models.own import OwnModel
 
 __all__ = ["ClassProbability", "Estimate", "Prediction", "Predictor"]
@@ -84,8 +86,9 @@ class Predictor:
         return cls(ModelFile.load(path).trained_model(choose_device(device), own), path, own)
 
     def __repr__(self) -> str:
-        what = f"{len(self.classes)} classes" if self.classes else "a number"
-        return f"Predictor({str(self.path)!r}): {what} from inputs of shape {self.model.transform.input_shape}"
+        what, transform = f"{len(self.classes)} classes" if self.classes else "a number", self.model.transform
+        shapes = transform.shapes if isinstance(transform, GivenTransform) else [transform.input_shape]
+        return f"Predictor({str(self.path)!r}): {what} from inputs of shape {' and '.join(map(str, shapes))}"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -104,11 +107,13 @@ class Predictor:
         predictions = self.predict_stored(self.model.transform.encode(raw), top=top)
         return predictions if many else predictions[0]
 
-    def predict_stored(self, stored: Tensor, *, top: int = 3) -> list[Prediction | Estimate]:
+    def predict_stored(self, stored: Inputs, *, top: int = 3) -> list[Prediction | Estimate]:
         """Predict examples (N, ...) that the transform has encoded."""
-        return [item for batch in stored.split(BATCH_SIZE) for item in self._predict_batch(batch, top)]
+        left = count(stored)
+        sizes = [min(BATCH_SIZE, left - done) for done in range(0, left, BATCH_SIZE)]
+        return [item for batch in split(stored, sizes) for item in self._predict_batch(batch, top)]
 
-    def _predict_batch(self, stored: Tensor, top: int) -> list[Prediction | Estimate]:
+    def _predict_batch(self, stored: Inputs, top: int) -> list[Prediction | Estimate]:
         if self.model.task == "regression":
             return [Estimate(value) for value in self.model.values(stored).tolist()]
         best = torch.topk(self.model.probabilities(stored).cpu(), min(top, len(self.classes)), dim=1)
@@ -119,6 +124,8 @@ class Predictor:
     def _as_many(self, examples: Any) -> tuple[bool, Any]:
         """Say whether `examples` are many, and return them in the form that the transform encodes."""
         shape = self.model.transform.input_shape
+        if isinstance(self.model.transform, GivenTransform):
+            return self.model.transform.are_many(examples), examples
         if isinstance(self.model.transform, TensorTransform):
             array = as_array(examples, "the input")
             return array.ndim > len(shape), array

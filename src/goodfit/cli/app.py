@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from goodfit.cli import catalogue, convert, evaluate, export, predict, resume, runs, train
+from goodfit.cli import catalogue, convert, eject, evaluate, export, predict, resume, runs, train
 
 __all__ = ["make_app"]
 
@@ -18,6 +18,7 @@ def make_app() -> typer.Typer:
     app.command("predict")(predict.predict)
     app.command("convert")(convert.convert)
     app.command("export")(export.export)
+    app.command("eject")(eject.eject)
     app.command("runs")(runs.runs)
     app.command("datasets")(catalogue.datasets)
     app.command("models")(catalogue.models)

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+
 from goodfit.errors import CodeNeededError, GoodfitError, Interrupted
 from goodfit.signals import StopSignals
 

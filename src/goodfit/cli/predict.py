@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from goodfit.cli.options import JsonOption
+from goodfit.cli.options import CodeOption, JsonOption, read_code
 
 __all__ = ["predict"]
 
@@ -19,6 +19,7 @@ def predict(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the pictures and their probabilities as .png, .pdf or .svg.")
     ] = None,
+    code: CodeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Predict pictures or the rows of tables."""
@@ -27,7 +28,7 @@ def predict(
     from goodfit.prediction import PredictionPlot, predict_inputs
 
     screen = make_screen(json)
-    predictor = Predictor.load(model)
+    predictor = Predictor.load(model, own=read_code(code))
     figure = PredictionPlot(plot, predictor, inputs) if plot else None
     failed = False
     for result in predict_inputs(predictor, inputs, top=top):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +16,8 @@ __all__ = ["Dataset", "Part", "RawData", "Split", "SplitName", "TargetScale", "T
 
 Task = Literal["classification", "regression"]
 SplitName = Literal["train", "val", "test"]
+
+MOST_ROWS = 50  # of a table in a notebook
 
 EXAMPLES = 16  # that the fingerprint holds of data which the user's own code reads
 
@@ -110,6 +112,20 @@ class Dataset:
     def num_outputs(self) -> int:
         """How many numbers a model of these data gives per example: one per class, or one value."""
         return len(self.classes) or 1
+
+    def _repr_html_(self) -> str:
+        """Return a table of how many examples each split has, in all and of each class; a notebook shows it."""
+        from goodfit.html import table
+
+        splits = {name: self.splits[name] for name in get_args(SplitName) if name in self.splits}
+        rows = [["all", *(f"{len(split):,}" for split in splits.values())]]
+        for index, name in enumerate(self.classes[:MOST_ROWS]):
+            rows.append([name, *(f"{int((split.targets == index).sum()):,}" for split in splits.values())])
+        left_out = len(self.classes) - MOST_ROWS
+        more = f"; {left_out:,} more classes are left out" if left_out > 0 else ""
+        return table(
+            rows, ["examples", *splits], f"{self.name}: {self.task} from inputs of {self.transform.input_shape}{more}"
+        )
 
     @cached_property
     def target_scale(self) -> TargetScale:

@@ -79,6 +79,15 @@ class GivenTransform:
             raise DataError(f"the inputs are {_describe(examples)}; this model takes a tuple of {len(self.shapes)}")
         return self._together(tuple(self._encode(place, example) for place, example in enumerate(examples)))
 
+    def are_many(self, examples: Any) -> bool:
+        """Whether `examples`, in the structure of the inputs, are a batch of them and not one."""
+        first = examples
+        if self.names:
+            first = examples[self.names[0]] if isinstance(examples, Mapping) and self.names[0] in examples else examples
+        elif len(self.shapes) > 1 and isinstance(examples, tuple | list) and examples:
+            first = examples[0]
+        return getattr(as_array(first, "the input"), "ndim", 0) > len(self.shapes[0])
+
     def normalize(self, stored: Any) -> Any:
         """Return the batch as it is."""
         return stored

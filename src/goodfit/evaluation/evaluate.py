@@ -37,7 +37,7 @@ class TrainedModel:
     channels_last: bool = False
 
     @torch.inference_mode()
-    def __call__(self, stored: Tensor) -> Tensor:
+    def __call__(self, stored: Inputs) -> Tensor:
         """Return the module's float32 outputs (N, outputs) for a stored batch (N, ...), in evaluation mode."""
         inputs = self.transform.normalize(stored.to(self.device))
         return self.outputs_for(inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs)
@@ -55,11 +55,11 @@ class TrainedModel:
             raise blame(ModelError(f"the model failed on a batch of {shapes}: {said(error)}"), error) from error
         return prediction_of(outputs).float()
 
-    def probabilities(self, stored: Tensor) -> Tensor:
+    def probabilities(self, stored: Inputs) -> Tensor:
         """Return class probabilities (N, C) float32."""
         return probabilities(self(stored), self.outputs)
 
-    def values(self, stored: Tensor) -> Tensor:
+    def values(self, stored: Inputs) -> Tensor:
         """Return a regression's values (N,) float64, in the target's unit."""
         return self.target_scale.to_unit(self(stored)[:, 0])
 

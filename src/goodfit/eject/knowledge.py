@@ -1,0 +1,276 @@
+"""What a program knows by name of a run's objects, and which of the package's functions it keeps, or can do without."""
+
+import ast
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp import GradScaler
+
+from goodfit.data import augment, splits
+from goodfit.data.augment import Augmentation
+from goodfit.data.dataset import Part
+from goodfit.data.image_transform import ImageTransform
+from goodfit.data.loader import Batch, Loader
+from goodfit.data.stream import first_examples
+from goodfit.data.tensor_transform import TensorTransform
+from goodfit.data.transforms import Normalization
+from goodfit.distributed import Ranks
+from goodfit.eject.blocks import run_block
+from goodfit.eject.folding import WHOLE, prune
+from goodfit.eject.layout import expression
+from goodfit.eject.sources import docstring_sentence, function_tree
+from goodfit.eject.specialize import Specializer
+from goodfit.eject.values import CannotWriteError, Code, Frame, Row, Static, Value, lift, name, parse
+from goodfit.evaluation.calibration import CalibrationBins
+from goodfit.evaluation.evaluate import TrainedModel
+from goodfit.inputs import apply
+from goodfit.models import MODELS
+from goodfit.models.freezing import find_head
+from goodfit.models.outputs import check_outputs, prediction_of
+from goodfit.randomness import address, generator, reseed
+from goodfit.session import Session
+from goodfit.training import optimizers, schedules
+from goodfit.training.ema import MovingAverage
+from goodfit.training.losses import CrossEntropy
+from goodfit.training.optimizers import optimizer_arguments
+from goodfit.training.own import OwnLoss
+from goodfit.training.trainer import Trainer
+
+__all__ = ["Knowledge", "know"]
+
+VARIABLES = {
+    "model": "nn.Module",
+    "optimizer": "torch.optim.Optimizer",
+    "scaler": "torch.amp.GradScaler",
+    "class_weights": "Tensor",
+}
+
+
+@dataclass
+class Knowledge:
+    """A specializer that knows a session, and the constants at the top of the program, with what is said of each."""
+
+    session: Session
+    specializer: Specializer
+    trained: TrainedModel
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # the lines of the run's log
+    constants: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    alive: list[Any] = field(default_factory=list)  # objects known by their identity
+
+    @property
+    def draws(self) -> bool:
+        """Whether the module itself draws random numbers while it is trained."""
+        if self.session.plan.architecture.name not in MODELS:
+            return True  # perhaps
+        kinds = {type(module).__name__ for module in self.session.model.modules()}
+        return any("Dropout" in kind or kind == "RReLU" for kind in kinds)
+
+    @property
+    def code_name(self) -> str:
+        """The name of the user's code for the model, as it was given now: "net.py:Net"; empty for any other model."""
+        own, is_code = self.session.plan.own.model, self.session.plan.architecture.is_code
+        return own.name if own and is_code else ""
+
+    def constant(self, title: str, value: Any, comment: str = "") -> Static:
+        """Put a constant at the top of the program, and return it."""
+        self.constants[title] = (value, comment)
+        return Static(value, name(title))
+
+    def run(
+        self, function: Any, given: Mapping[str, Value], wanted: Sequence[str] = (), drops_result: bool = False
+    ) -> tuple[list[ast.stmt], Value]:
+        """Return the statements of one of the package's functions for what is `given`, and its result."""
+        function = inspect.unwrap(function)
+        out: list[ast.stmt] = []
+        frame = Frame(dict(given), function.__globals__)
+        result = run_block(self.specializer, function_tree(function).body, frame, out)
+        end = ast.Constant(None) if drops_result else _lift_or_none(result)
+        return prune([*out, ast.Expr(end)], wanted)[:-1], result or Static(None)
+
+    def assigned(self, function: Any, target: str, given: Mapping[str, Value]) -> str:
+        """Return what a function assigns to `target`, as the program's text."""
+        tree = function_tree(function)
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == target]
+        return self._text(found[0].value, function, given)
+
+    def keyword(self, function: Any, argument: str, given: Mapping[str, Value]) -> str:
+        """Return what a function passes on as the argument of a name, as the program's text."""
+        found = [node for node in ast.walk(function_tree(function)) if isinstance(node, ast.keyword) and node.arg == argument]
+        return self._text(found[0].value, function, given)
+
+    def _text(self, node: ast.expr, function: Any, given: Mapping[str, Value]) -> str:
+        return expression(lift(self.specializer.value(node, Frame(dict(given), function.__globals__), [])))
+
+
+def know(session: Session) -> Knowledge:
+    """Return what can be known of a session before its program runs."""
+    known = Knowledge(session, Specializer(session.device, variables=VARIABLES), session.trained_model())
+    _name_state(known)
+    _name_settings(known)
+    _name_batches(known)
+    _set_rules(known)
+    _keep_functions(known)
+    known.specializer.about["schedule"] = docstring_sentence(schedules.build_schedule)
+    for function in (address, generator):  # first, for all else draws through them
+        known.specializer.keep(function, "", known.specializer.kept[function][1])
+    return known
+
+
+def _name_state(known: Knowledge) -> None:
+    trainer, names = known.session.trainer, known.specializer.objects
+    state = trainer.state
+    names |= {id(state.model): Code(name("model")), id(state.optimizer): Code(name("optimizer"))}
+    names |= {id(trainer.parameters): Code(name("parameters")), id(trainer.base_rates): Code(name("base_rates"))}
+    if state.scaler.is_enabled():
+        names[id(state.scaler)] = Code(name("scaler"))
+        known.specializer.facts["scaler.is_enabled()"] = Static(True)
+    if isinstance(trainer.loss, CrossEntropy) and trainer.loss.class_weights is not None:
+        names[id(trainer.loss.class_weights)] = Code(name("class_weights"))
+    for attribute in ("step", "loss_sum", "weight_sum"):
+        known.specializer.attributes[id(state), attribute] = Code(name(attribute))
+
+
+def _name_settings(known: Knowledge) -> None:
+    plan, trainer, attributes = known.session.plan, known.session.trainer, known.specializer.attributes
+    settings = plan.config.train
+    attributes[id(trainer), "seed"] = known.constant("SEED", settings.seed)
+    known.constant("EPOCHS", settings.epochs)
+    attributes[id(trainer.loader), "batch_size"] = known.constant("BATCH_SIZE", plan.batch_size)
+    rate = known.constant("LEARNING_RATE", float(plan.config.optim.lr or 0))
+    known.specializer.repeated["base_rates"] = rate
+    if settings.accumulate > 1:
+        attributes[id(trainer), "accumulate"] = known.constant("ACCUMULATE", settings.accumulate, "parts of a batch")
+    if settings.clip:
+        attributes[id(trainer), "clip"] = known.constant("CLIP", settings.clip, "largest norm of the gradient")
+    total = Static(plan.total_steps, parse("EPOCHS * STEPS_PER_EPOCH"))
+    attributes[id(trainer.schedule), "total_steps"] = total
+    normalization = getattr(plan.dataset.transform, "_normalization", None)
+    if isinstance(normalization, Normalization):
+        note = "of the training split's pixels, from 0 to 1" if normalization.scale == 255 else "of the training split"
+        if plan.config.transform.mean is not None or plan.config.transform.std is not None:
+            note = ""
+        attributes[id(normalization), "mean"] = known.constant("MEAN", normalization.mean, note)
+        attributes[id(normalization), "std"] = known.constant("STD", normalization.std)
+
+
+def _name_batches(known: Knowledge) -> None:
+    specializer, session = known.specializer, known.session
+    shape = session.plan.dataset.transform.input_shape
+    is_mixed = session.trainer.augmentation.mixes
+    stored_type = torch.uint8 if isinstance(session.plan.dataset.transform, ImageTransform) else torch.float32
+    specializer.facts |= {"stored.dtype": Static(stored_type), "stored.ndim": Static(len(shape) + 1)}
+    specializer.facts |= {"outputs.ndim": Static(2), "targets.ndim": Static(2 if is_mixed else 1)}
+    if session.trainer.precision == "fp32":
+        specializer.float32.add("model")
+    if session.plan.architecture.name == "mlp":  # has nothing that a memory format could change
+        for holder in (session.trainer, known.trained):
+            specializer.attributes[id(holder), "channels_last"] = Static(False)
+    if isinstance(session.trainer.loss, OwnLoss):
+        specializer.objects[id(session.trainer.loss.function)] = Code(name("loss_function"))
+        is_float = is_mixed or session.plan.dataset.task == "regression"
+        columns = session.plan.architecture.num_outputs
+        specializer.facts |= {"targets.is_floating_point()": Static(is_float), "outputs.shape[1]": Static(columns)}
+
+
+def _set_rules(known: Knowledge) -> None:
+    specializer, session = known.specializer, known.session
+    stored, targets = torch.empty(0), torch.empty(0)
+    specializer.objects |= {id(stored): Code(name("stored")), id(targets): Code(name("targets"))}
+    batch = Batch(stored, targets, WHOLE)
+    whole, nothing = (lambda *_: Static(WHOLE)), (lambda *_: Static(None))
+    specializer.rules |= {
+        Loader.__call__: lambda *_: Static(batch),
+        Ranks.slice: whole,
+        Ranks.add_gradients: lambda *_: Static(False),
+        Ranks.share: nothing,
+        Ranks.add: nothing,
+        check_outputs: nothing,
+        torch.cuda.is_initialized: lambda *_: Static(session.device.type == "cuda"),
+        Normalization._remembered: lambda given, named, out: specializer.inline(
+            Normalization._factor_and_shift, given, named, out
+        ),
+        MovingAverage.update: lambda given, *_: Code(ast.Call(parse("average.update"), [lift(given[1])], [])),
+        Part: lambda given, *_: Row(tuple(given[:2])),
+        CalibrationBins.update: nothing,
+        apply: lambda given, *_: given[1],
+        optimizer_arguments: lambda given, *_: Static(optimizer_arguments(ast.literal_eval(lift(given[0])))),
+        optimizers._check: nothing,
+        find_head: lambda *_: _head(session.model),
+    }
+    if session.plan.architecture.is_code:
+        specializer.rules[prediction_of] = _prediction(session)
+    if not known.draws:
+        specializer.rules[reseed] = nothing
+    if not session.state.scaler.is_enabled():
+        specializer.rules |= {
+            GradScaler.scale: lambda given, *_: given[1],
+            GradScaler.step: lambda *_: Code(parse("optimizer.step()")),
+            GradScaler.unscale_: nothing,
+            GradScaler.update: nothing,
+            GradScaler.is_enabled: lambda *_: Static(False),
+        }
+    known.alive += [stored, targets, batch]
+
+
+def _prediction(session: Session) -> Any:
+    """Return the rule for what the prediction is among a module's outputs, as the module itself shows it."""
+    inputs, _ = first_examples(session.plan.dataset, 2, session.plan.config.train.seed)
+    with torch.no_grad():
+        found = copy.deepcopy(session.model).cpu().eval()(inputs)
+    if isinstance(found, Mapping):
+        return lambda given, *_: Code(ast.Subscript(lift(given[0]), ast.Constant("logits"), ast.Load()))
+    if isinstance(found, Sequence):
+        return lambda given, *_: Code(ast.Subscript(lift(given[0]), ast.Constant(0), ast.Load()))
+    if found.ndim == 1:
+        return lambda given, *_: Code(ast.Call(ast.Attribute(lift(given[0]), "unsqueeze", ast.Load()), [ast.Constant(1)], []))
+    return lambda given, *_: given[0]
+
+
+def _head(model: nn.Module) -> Value:
+    path, _ = find_head(model)
+    parts = "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in path.split("."))
+    return Row((Static(path), Code(parse(f"model{parts}"))))
+
+
+def _keep_functions(known: Knowledge) -> None:
+    specializer, trainer, plan = known.specializer, known.session.trainer, known.session.plan
+    seed, transform = specializer.attributes[id(trainer), "seed"], Static(plan.dataset.transform)
+    mixing = {"self": Static(trainer.augmentation), "transform": transform, "num_classes": Static(trainer.num_classes)}
+    specializer.kept |= {
+        address: ("", {"seed": seed}),
+        generator: ("", {"seed": seed}),
+        splits.take_share: ("", {"seed": seed}),
+        splits.take_number: ("", {"seed": seed}),
+        splits._apportion: ("", {}),
+        splits._draw: ("", {"seed": seed}),
+        ImageTransform.normalize: ("normalize", {"self": transform}),
+        augment._shift: ("", {"fill": Static(trainer.augmentation.fill)}),
+        augment._reflected: ("", {}),
+        augment._change: ("", {}),
+        augment._blank: ("", {}),
+        augment._box: ("draw_box", {}),
+        trainer.schedule: ("schedule", {}),
+    }
+    if not (isinstance(plan.dataset.transform, TensorTransform) and plan.dataset.transform.is_identity):
+        specializer.kept[TensorTransform.normalize] = ("normalize", {"self": transform})
+    specializer.kept |= {shape: ("", {}) for shape in schedules.SCHEDULES.values()}
+    specializer.kept[schedules.step] = ("stairs", {})  # there is a variable of that name
+    if trainer.augmentation != Augmentation():
+        specializer.kept[Augmentation.__call__] = ("augment", {**mixing, "seed": seed, "part": Static(WHOLE)})
+    if plan.config.train.accumulate > 1:
+        specializer.kept[Trainer._backward_part] = ("backward_part", {"self": Static(trainer)})
+    if plan.config.schedule.name == "constant" and not plan.config.schedule.warmup:
+        specializer.rules[Trainer._set_learning_rate] = lambda *_: Static(None)
+
+
+def _lift_or_none(value: Value | None) -> ast.expr:
+    """Return a result as an expression, None for one that no text can give."""
+    try:
+        return lift(value or Static(None))
+    except CannotWriteError:
+        return ast.Constant(None)

@@ -1,0 +1,355 @@
+"""A run as one plain program: it ends with the run's own weights, bit for bit, and reads like what a person would write.
+
+Every configuration there is, in some minutes: pytest -m slow tests/test_eject.py
+"""
+
+import ast
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import md5, sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from command import goodfit, write_pictures, write_table
+from harness import BASE, CONFIGURATIONS, StopAt, make_data, run_with_stops, silent, tiny_pictures
+from safetensors.torch import load_file
+from test_architecture import FILES, tree
+from test_cifar import array, batch, numbers
+from test_named import write_idx_split
+from torch import nn
+
+from goodfit.artefacts.run import Run
+from goodfit.config import Layer
+from goodfit.data import cifar
+from goodfit.eject.layout import expression
+from goodfit.eject.script import write_program
+from goodfit.errors import CodeNeededError, ConfigError, Interrupted
+from goodfit.models.own import own_model
+from goodfit.signals import StopSignals
+from goodfit.training.own import OwnCode
+from goodfit.workflows import Request, resume, train
+
+MOST_LINES, MOST_LINES_TUTORIAL = 400, 160
+DIGITS = {"data.name": "digits", "data.max_train": 150, "model.name": "mlp"}
+
+# Runs each program in its folder, as `python train.py` would, where there is no goodfit; prints what any of them prints.
+RUNNER = """
+import json, os, runpy, sys
+import torchvision
+sys.modules["goodfit"] = None
+for folder, arguments, changes in json.loads(sys.stdin.read()):
+    for key, value in changes.items():
+        setattr(torchvision.datasets.CIFAR10, key, value)
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    sys.argv = ["train.py", *arguments]
+    runpy.run_path("train.py", run_name="__main__")
+    sys.path.remove(folder)
+    assert sys.modules["goodfit"] is None
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, ejected, and run again."""
+
+    settings: dict[str, Any]
+    recipe: str | None = "auto"
+    data: Any = None
+    own: OwnCode = OwnCode()  # noqa: RUF009  frozen
+    edit: Callable[[str], str] = str  # what a person does with the marked places
+    arguments: Sequence[str] = ()
+    changes: dict[str, Any] | None = None  # of torchvision's CIFAR10, for a stand-in
+
+
+def train_case(case: Case, folder: Path) -> Run:
+    data = {} if case.data is None else {"data.name": "memory"}
+    defaults = {"train.threads": 1, "checkpoint.every_seconds": 0.0} | ({} if case.recipe != "auto" else {"train.epochs": 2})
+    layers = [Layer("test", defaults | data | case.settings)]
+    request = Request(data=case.data, layers=layers, out=folder / "run", recipe=case.recipe, own=case.own)
+    return train(request, silent(), StopSignals())
+
+
+def eject(run: Run, case: Case) -> str:
+    named = case.own.model if case.own.model and case.own.model.module is None else None
+    return write_program(run, OwnCode(named))
+
+
+def run_programs(folders: Sequence[Path], cases: Sequence[Case]) -> str:
+    """Run `train.py` in each folder, and return what was printed."""
+    work = [(str(folder), list(case.arguments), case.changes or {}) for folder, case in zip(folders, cases, strict=True)]
+    command = [sys.executable, "-I", "-W", "error", "-c", RUNNER]
+    done = subprocess.run(command, input=json.dumps(work), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def digest(path: Path) -> str:
+    """Return a SHA-256 over the names and the bytes of all tensors."""
+    found = sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def check_same_weights(cases: dict[str, Case], folder: Path) -> dict[str, str]:
+    """Train and eject every case, run the programs, compare the weights, and return the programs."""
+    folders = {name: folder / name.replace("/", "-").replace(" ", "-") for name in cases}
+    runs, programs = {}, {}
+    for name, case in cases.items():
+        folders[name].mkdir()
+        runs[name] = train_case(case, folders[name])
+        programs[name] = eject(runs[name], case)
+        (folders[name] / "train.py").write_text(case.edit(programs[name]), encoding="utf-8")
+    run_programs(list(folders.values()), list(cases.values()))
+    expected = {name: digest(run.model) for name, run in runs.items()}
+    assert {name: digest(folders[name] / "model.safetensors") for name in cases} == expected
+    check_form(programs, folder)
+    return programs
+
+
+def check_form(programs: dict[str, str], folder: Path) -> None:
+    """Check that programs are formatted and linted, where ruff is installed, and not long."""
+    assert max(len(program.splitlines()) for program in programs.values()) <= MOST_LINES
+    if importlib.util.find_spec("ruff") is None:
+        return
+    files = []
+    for name, program in programs.items():
+        files.append(folder / f"{name.replace('/', '-').replace(' ', '_').replace('-', '_')}.py")
+        files[-1].write_text(program, encoding="utf-8")
+    for verb in (["format", "--check", "--diff"], ["check", "--config", str(Path(__file__).parent.parent / "pyproject.toml")]):
+        # It prints, has parts of other functions without docstrings, and in a test paths below /tmp.
+        less = [] if verb[0] == "format" else ["--ignore", "T201,D102,D103,S108"]
+        command = [sys.executable, "-m", "ruff", *verb, *less, "--line-length", "100", *map(str, files)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def write_mnist(root: Path) -> None:
+    """Write 200 digits to learn and 40 to test in torchvision's layout."""
+    for part, count in (("train", 200), ("test", 40)):
+        pixels, labels = tiny_pictures(count, 10, 28, 1)
+        write_idx_split(root, "mnist", part, pixels[:, 0], labels.astype("u1"))
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write 135 pictures to learn and 27 to test in torchvision's layout; return what its class must take for their sums."""
+    sums = {}
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for number, name in enumerate([*(f"data_batch_{place}" for place in range(1, 6)), "test_batch"]):
+        pixels, labels = tiny_pictures(27, 10, 32, 3, seed=number)
+        content = batch(array(pixels.reshape(27, -1)), numbers(labels.tolist()))
+        (folder / name).write_bytes(content)
+        sums[name] = md5(content).hexdigest()
+        monkeypatch.setitem(cifar.MD5, f"cifar-10-batches-py/{name}", sums[name])
+    meta = pickle.dumps({"label_names": list("0123456789")})
+    (folder / "batches.meta").write_bytes(meta)
+    lists = [[name, value] for name, value in sums.items()]
+    found = {"filename": "batches.meta", "key": "label_names", "md5": md5(meta).hexdigest()}
+    return {"train_list": lists[:-1], "test_list": lists[-1:], "meta": found}
+
+
+def put_data(inputs: Any, targets: Any, folder: Path) -> Callable[[str], str]:
+    """Return what a person does who has the data in a file."""
+    inputs = inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32)
+    np.savez(folder / "data.npz", X=inputs, y=targets)
+    lines = f'import numpy\n    found = numpy.load("{folder / "data.npz"}")\n'
+    lines += '    return torch.as_tensor(found["X"]), torch.as_tensor(found["y"])'
+    return lambda program: program.replace('raise NotImplementedError("put your own data here")', lines)
+
+
+NET = """
+import random
+import numpy
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, hidden=16):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0 + random.random() + numpy.random.rand()))
+        self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Dropout(0.2))
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, inputs):
+        return {"logits": self.head(torch.relu(self.body(inputs))) * self.scale + 0.01 * random.random()}
+"""
+
+
+def test_the_tutorials_programs_end_with_the_runs_weights(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    changes = write_cifar(tmp_path, monkeypatch)
+    place, common = ("--data", str(tmp_path)), {"data.root": str(tmp_path)}
+    cases = {
+        "mnist-mlp": Case(common, "mnist-mlp", arguments=place),
+        "cifar10-lenet": Case(common, "cifar10-lenet", arguments=place, changes=changes),
+        "cifar10-quick": Case(common | {"train.epochs": 2}, "cifar10-quick", arguments=place, changes=changes),
+    }
+    programs = check_same_weights(cases, tmp_path)
+    assert max(len(program.splitlines()) for program in programs.values()) <= MOST_LINES_TUTORIAL
+    for program in programs.values():
+        assert "goodfit" not in program.partition('"""\n\nimport')[2]
+        assert "STEPS_PER_EPOCH" not in program  # holds only what the run used
+
+
+def test_programs_end_with_the_runs_weights(tmp_path):
+    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
+    random = np.random.default_rng(0)
+    table = random.normal(size=(120, 5)).astype(np.float32)
+    numbers_to_learn = (table[:, 0] * 3 + 10).astype(np.float32)
+    classes = (numbers_to_learn > 10).astype(np.int64)
+    (tmp_path / "numbers").mkdir()
+    row = "{half},{i},{c},{i}.5,2024-01-01 00:{i},{c}{c} "
+    table_file = write_table(tmp_path / "table.csv", "x,y,kind,size,when,text", row)
+    for part in ("train", "test"):
+        pixels, labels = tiny_pictures(70, 10, 28, 1)
+        wide = np.stack([labels] + [labels + 20] * 7, 1).astype(">i4")  # the writer and more beside the class
+        write_idx_split(tmp_path, "qmnist", part, pixels[:, 0], wide)
+    pictures = write_pictures(tmp_path / "pictures", count=30)
+    everything = {"augment.flip": True, "augment.crop": 1, "augment.mixup": 0.4, "train.accumulate": 2, "train.ema": 0.9}
+    everything |= {"model.name": "convnet", "model.dropout": 0.2, "train.precision": "bf16", "train.clip": 1.0}
+    everything |= {"train.label_smoothing": 0.1, "train.class_weights": "balanced", "schedule.warmup": 0.2}
+    loss = OwnCode(own_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), loss=F.multi_margin_loss)
+    own_loss = "import torch.nn.functional as functional\n    return functional.multi_margin_loss(outputs, targets)"
+    cases = {
+        "auto": Case({"data.name": "digits", "data.max_train": 200}),
+        "everything": Case(DIGITS | everything),
+        "early-stopping": Case(DIGITS | {"train.early_stopping": 1, "optim.lr": 1.0, "train.epochs": 6}),
+        "frozen": Case(DIGITS | {"model.name": "convnet", "model.freeze": True}),
+        "geometry": Case(DIGITS | {"augment.rand": 0.5, "augment.cutout": 3, "augment.cutmix": 1.0, "train.batch_size": 149}),
+        "folder": Case({"data.name": str(pictures), "data.processes": 1, "model.name": "mlp"}),
+        "one-logit": Case({"model.outputs": "one-logit"}, data=(table, classes), edit=put_data(table, classes, tmp_path)),
+        "regression": Case(
+            {"optim.weight_decay": 0.01},
+            data=(table, numbers_to_learn),
+            edit=put_data(table, numbers_to_learn, tmp_path / "numbers"),
+        ),
+        "qmnist": Case(
+            {"data.name": "qmnist", "data.root": str(tmp_path), "train.batch_size": 16, "model.name": "mlp"},
+            arguments=("--data", str(tmp_path)),
+        ),
+        "table": Case({"data.name": str(table_file), "data.target": "kind"}),
+        "table of numbers": Case({"data.name": str(table_file), "data.target": "size", "train.ema": 0.8}),
+        "own-model": Case(
+            {"data.name": "digits", "data.max_train": 150, "model.hidden": 8},
+            own=OwnCode(own_model(str(tmp_path / "net.py") + ":Net")),
+            edit=lambda program: f'import sys\n\nsys.path.insert(0, "{tmp_path}")\n{program}',
+        ),
+        "own-loss": Case(
+            {"data.name": "digits", "data.max_train": 150},
+            own=loss,
+            edit=lambda program: program.replace('raise NotImplementedError("put your own loss here")', own_loss),
+        ),
+    }
+    programs = check_same_weights(cases, tmp_path)
+    assert "from net import Net" in programs["own-model"]
+    assert "# >>> put your own loss here: torch.nn.functional:multi_margin_loss <<<" in programs["own-loss"]
+    assert "# >>> put your own data here <<<" in programs["regression"]
+
+
+SLOW = {
+    name: settings
+    for name, settings in CONFIGURATIONS.items()
+    if name not in ("table", "regression", "picture folder", "a save a step", "the best kept") and not name.startswith("own")
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_every_configuration_ends_with_the_runs_weights(name, tmp_path):
+    data = make_data(name, tmp_path)
+    case = Case(BASE | SLOW[name], data=data, edit=put_data(*data["train"], tmp_path))
+    check_same_weights({name: case}, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.name": "resnet18", "model.width": 4},
+        {"model.initialization": "small-first-layer", "optim.name": "adamw"},
+        {"augment.crop": 1, "augment.fill": "zero", "schedule.name": "linear"},
+        {"schedule.name": "step", "model.dropout": 0.5},
+        {"model.name": "convnet", "model.frozen": ["stem", "stage1"], "train.clip": 0.1},
+        {"model.name": "cifar10-quick", "model.activation": "gelu", "train.batch_size": "full"},
+    ],
+    ids=str,
+)
+def test_more_programs_end_with_the_runs_weights(settings, tmp_path):
+    check_same_weights({"more": Case(DIGITS | settings)}, tmp_path)
+
+
+def test_a_run_that_was_stopped_gives_the_same_program(tmp_path):
+    settings = BASE | DIGITS | {"train.epochs": 2}
+    case = Case(settings)
+    request = Request(layers=[Layer("test", settings)], out=tmp_path / "stopped" / "run", recipe="auto")
+    with pytest.raises(Interrupted):
+        train(request, silent(), StopAt(3))
+    stopped = eject(Run(request.out), case)
+    assert stopped == eject(resume(request.out, silent(), StopSignals()), case)
+    (tmp_path / "whole").mkdir()
+    assert stopped == eject(train_case(case, tmp_path / "whole"), case)
+
+
+def test_a_resumed_run_ends_with_the_programs_weights(tmp_path):
+    settings = DIGITS | {"train.epochs": 2, "train.threads": 1, "augment.crop": 1, "train.ema": 0.9}
+    case = Case(settings)
+    run = run_with_stops(None, tmp_path / "run", settings, [3, 4])
+    (tmp_path / "train.py").write_text(eject(run, case), encoding="utf-8")
+    printed = run_programs([tmp_path], [case])
+    assert digest(run.model) == digest(tmp_path / "model.safetensors")
+    assert run.test is not None
+    assert f"accuracy {run.test.accuracy:.2%}" in printed.splitlines()[-1]
+
+
+def test_a_run_with_more_epochs_than_it_was_started_with_is_refused(tmp_path):
+    case = Case(DIGITS | {"schedule.name": "one-cycle"})
+    run = train_case(case, tmp_path)
+    longer = resume(run.path, silent(), StopSignals(), epochs=3)
+    with pytest.raises(ConfigError, match="more epochs when it was resumed"):
+        write_program(longer)
+
+
+def test_what_is_not_built_is_refused_by_name(tmp_path):
+    np.savez(tmp_path / "data.npz", X=np.eye(60, 4), y=np.arange(60) % 2)
+    arrays = train_case(Case({"data.name": "data.npz"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"eject of an \.npz is not built yet"):
+        write_program(arrays)
+    own = OwnCode(optimizer=torch.optim.SGD)
+    (tmp_path / "own").mkdir()
+    given = train_case(Case(DIGITS | {"optim.lr": 0.1}, own=own), tmp_path / "own")
+    with pytest.raises(ConfigError, match=r"eject of optim.name = '.*SGD'"):
+        write_program(given)
+
+
+def test_the_users_code_runs_only_when_it_is_named(tmp_path):
+    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
+    own = OwnCode(own_model("net.py:Net"))
+    run = train_case(Case({"data.name": "digits", "data.max_train": 100}, own=own), tmp_path)
+    with pytest.raises(CodeNeededError):
+        write_program(run)
+    done = goodfit("eject", run.path, "--model", "net.py:Net")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == write_program(run, own)
+    assert goodfit("eject", run.path).code == 2
+
+
+def test_expressions_are_written_as_they_were():
+    """All of the package's own."""
+    kinds = (ast.Call, ast.BinOp, ast.BoolOp, ast.UnaryOp, ast.Compare, ast.Subscript, ast.IfExp, ast.ListComp, ast.Lambda)
+    nodes = [node for path in FILES for node in ast.walk(tree(path)) if isinstance(node, kinds)]
+    read = [node for node in nodes if not isinstance(getattr(node, "ctx", None), ast.Store | ast.Del)]
+    assert len(read) > 1000
+    for node in read:
+        assert ast.dump(ast.parse(expression(node), mode="eval").body) == ast.dump(node), ast.unparse(node)
