@@ -236,7 +236,7 @@ def test_what_is_no_run_or_model() -> None:
 
 
 def test_an_unknown_keyword_is_python_s_own_error() -> None:
-    with pytest.raises(TypeError, match=r"unexpected keyword 'epoch'; further keys go into settings=\{\.\.\.\}"):
+    with pytest.raises(TypeError, match=r"unexpected keyword 'epoch'; did you mean epochs"):
         train(epoch=3)
     with pytest.raises(TypeError, match="unexpected keyword 'epoch'"):
         goodfit.trainer((X, Y), epoch=3)

@@ -350,7 +350,7 @@ WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (Net(), {"loss": nn.NLLLoss()}, ModelError, "wants log-probabilities, and .* does not end in log_softmax"),
     (Net(), {"loss": lambda outputs, targets: outputs}, ModelError, r"gives \(4, 3\) where one number is wanted"),
     (Net(), {"loss": lambda outputs: outputs}, ModelError, r"cannot take outputs \(4, 3\) and targets \(4,\): TypeError"),
-    (Net(), {"loss": nn.MSELoss()}, ModelError, "the loss .*MSELoss cannot take"),
+    (Net(), {"loss": nn.MSELoss()}, ModelError, "memory has one number to predict: its last layer must give 1"),
     (Mixed, {}, ModelError, r"Mixed has one.bias on cpu and two.bias on meta"),
     (Nothing, {}, ModelError, "has no parameters"),
     (Broken, {}, ModelError, "Broken cannot be built: OSError: no weights"),
@@ -479,3 +479,118 @@ def test_the_caller_s_generators_are_left_alone() -> None:
     torch.manual_seed(3)
     train(Net)
     assert (np.random.rand(), torch.rand(1)) == expected
+
+
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [nn.Linear(6, 8)]  # a plain list, which torch does not look into
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.hidden[0](x))
+
+
+class Pairs(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.randn(4), torch.ones(2) * (index % 3), index % 3
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.one(left) + self.two(right)
+
+
+ROWS = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y + 1))
+MISTAKES: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
+    (
+        Listed,
+        (X, Y),
+        {},
+        ModelError,
+        "Listed calls a Linear that is no part of it, .* keep layers as attributes, or in an nn.ModuleList",
+    ),
+    (Net(), ROWS, {}, ModelError, "and the labels of TensorDataset begin at 1: count them from 0, such as y - 1"),
+    (Net(), (X, Y), {"loss": nn.CrossEntropyLoss}, ConfigError, r"is a class; make one of it: loss=CrossEntropyLoss\(\)"),
+    (Net(), (X, Y), {"loss": nn.BCEWithLogitsLoss()}, ModelError, "wants one; for 3 classes use nn.CrossEntropyLoss"),
+    (Net(), (X, Y), {"loss": "mae"}, ConfigError, "train.loss = 'mae' is unknown"),
+    (Net(), (X, Y), {"scheduler": "cosine"}, TypeError, "unexpected keyword 'scheduler'; did you mean schedule?"),
+    (Net(), (X, Y), {"epoch": 3}, TypeError, "did you mean epochs?"),
+    ("net.py", (X, Y), {}, ModelError, "'net.py' names a file and no class in it; name both, such as --model net.py:Net"),
+]
+
+
+@pytest.mark.parametrize(("model", "data", "options", "error", "said"), MISTAKES)
+def test_a_beginner_s_mistake_is_named(model: Any, data: Any, options: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said) as raised:
+        train(model, data, **options)
+    assert "\n" not in str(raised.value)
+    assert not Path("run").exists()
+
+
+def test_a_loss_for_numbers_makes_a_regression_of_whole_numbers() -> None:
+    run = train(Net(outputs=1), (X, Y), loss=nn.MSELoss())
+    assert run.best is not None
+    assert run.best.task == "regression"
+
+
+def test_several_inputs_are_predicted_one_by_one_and_together() -> None:
+    run = train(Both, Pairs())
+    predictor = run.predictor()
+    one = predictor((torch.zeros(4), torch.ones(2)))
+    many = predictor((torch.zeros(3, 4), torch.ones(3, 2)))
+    assert [item.label for item in many] == [one.label] * 3
+    assert "(4,) and (2,)" in repr(predictor)
+
+
+def test_another_optimizer_at_resume_is_refused() -> None:
+    def optimizer(rate: float) -> Any:
+        return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+    train(Net, optimizer=optimizer(0.1))
+    with pytest.raises(goodfit.GoodfitError, match=r"its learning rate is 0\.1, and the optimiser's 0.5"):
+        goodfit.resume("run", data=(X, Y), model=Net, optimizer=optimizer(0.5), epochs=3, quiet=True)
+
+
+def test_a_class_that_changed_before_resume_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    data = (np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32), np.arange(200) % 10)
+    train("net.py:Net", data)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "net.py").write_text(CODE.replace("torch.relu", "torch.tanh"))
+    goodfit.resume("run", data=data, model="other/net.py:Net", epochs=3)
+    assert "Net is not written as it was when the run was started" in capsys.readouterr().out.replace("\n          ", " ")
+
+
+def test_data_in_memory_are_asked_for_again() -> None:
+    run = train(Net)
+    with pytest.raises(goodfit.GoodfitError, match="given as Python objects; give them again, in Python, as data="):
+        goodfit.evaluate(run)
+
+
+def test_other_data_at_resume_are_refused() -> None:
+    train(Net)
+    for other in ((X + 1, Y), (X[:90], Y[:90]), (X, 2 - Y)):
+        with pytest.raises(goodfit.GoodfitError, match=r"memory is not what the run was started with.*; give the same data"):
+            goodfit.resume("run", data=other, model=Net, epochs=3, quiet=True)
+    assert goodfit.resume("run", data=(X, Y), model=Net, epochs=3, quiet=True).end["step"] == 15  # type: ignore[index]
+
+
+def test_testing_on_the_training_data_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    train(Net, {"train": (X, Y), "test": (X, Y)}, quiet=False)
+    assert "test has the very examples of train" in capsys.readouterr().out
+    points = Pairs()
+    train(Both, points, test=points, out="again", quiet=False)
+    assert "test has the very examples of train" in capsys.readouterr().out
+
+
+def test_layers_with_more_outputs_than_classes_resume_without_code() -> None:
+    train(nn.Sequential(nn.Linear(6, 5)))
+    assert goodfit.resume("run", data=(X, Y), epochs=3, quiet=True).predictor().classes == ("0", "1", "2", "3", "4")

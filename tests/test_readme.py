@@ -16,7 +16,7 @@ STANDS_FOR = {"mnist": "digits", "RUN": "runs/mine"}  # what a reader would put 
 def commands() -> list[list[str]]:
     """Return the goodfit commands of the README's consoles, without `goodfit` itself."""
     lines = "\n".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL)).splitlines()
-    words = [shlex.split(line.rpartition("&& ")[2], comments=True) for line in lines]
+    words = [shlex.split(line.rpartition("&& ")[2].partition(" > ")[0], comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == ["goodfit"]]
 
 
@@ -42,7 +42,7 @@ def _at_hand(tmp_path: Path) -> None:
 def test_the_commands_of_the_readme_run() -> None:
     found = commands()
     assert [] not in found
-    assert {arguments[0] for arguments in found} == {"train", "resume", "evaluate", "predict", "runs"}
+    assert {arguments[0] for arguments in found} == {"train", "resume", "evaluate", "predict", "runs", "eject", "export"}
     for arguments in found:
         given = [STANDS_FOR.get(word, word) for word in arguments]
         done = goodfit(*given, *(QUICK if given[0] == "train" else ()))

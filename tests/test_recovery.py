@@ -79,6 +79,16 @@ def test_what_is_left_out_does_not_depend_on_when_it_was_noticed(tmp_path: Path,
     assert all(torch.equal(tensor, expected.best.tensors[name]) for name, tensor in run.best.tensors.items())
 
 
+def test_the_way_back_to_the_start_is_open_for_every_optimizer(tmp_path: Path) -> None:
+    """AdamW's betas are a tuple in memory and a list in a checkpoint."""
+    adamw = {key: value for key, value in BASE.items() if not key.startswith("optim.")} | {
+        "optim.name": "adamw",
+        "optim.lr": 0.01,
+    }
+    run = run_through(DATA, tmp_path / "run", adamw | RAW)
+    assert len(skips(run)) == 2
+
+
 @pytest.mark.parametrize("stops", [[1], [3, 2], [2, 1, 4]])
 def test_a_run_with_a_step_left_out_resumes_exactly(tmp_path: Path, stops: list[int]) -> None:
     settings = BASE | RAW | {"log.every_steps": 1}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -30,6 +31,7 @@ __all__ = ["Options", "convert", "evaluate", "load", "plot_batch", "resume", "tr
 
 PathLike = str | os.PathLike[str]
 
+SYNONYMS = {"criterion": "loss", "scheduler": "schedule", "learning_rate": "lr", "valid": "val", "validation": "val"}
 OBJECTS = ("model", "loss", "optimizer", "schedule")  # that may be given in place of a name
 
 
@@ -42,6 +44,7 @@ class Options(TypedDict, total=False):
     model: Any  # a name, a model file, a torch.nn.Module, or a class or function that builds one
     recipe: str
     target: str
+    task: str
     epochs: int
     batch_size: int | str
     loss: Callable[..., Any]  # of what the model gives and the targets: their mean
@@ -58,6 +61,7 @@ class Options(TypedDict, total=False):
 KEYS = {
     "model": "model.name",
     "target": "data.target",
+    "task": "data.task",
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
     "optimizer": "optim.name",
@@ -197,7 +201,10 @@ def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options)
     """Turn keywords into the request that the command line would have made of them."""
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
-        raise TypeError(f"train() got an unexpected keyword {min(unknown)!r}; further keys go into settings={{...}}")
+        name = min(unknown)
+        near = SYNONYMS.get(name) or next(iter(get_close_matches(name, Options.__annotations__, n=1)), None)
+        hint = f"did you mean {near}?" if near else 'further keys go into settings, such as settings={"train.ema": 0.99}'
+        raise TypeError(f"train() got an unexpected keyword {name!r}; {hint}")
     own, given = _own_code(options), dict(options)
     keyed = {
         KEYS[name]: os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from goodfit.artefacts.model_file import Architecture, ModelFile
 from goodfit.config import Config, Layer, ModelConfig, merge
 from goodfit.data.dataset import Dataset, RawData, TargetScale
+from goodfit.data.examples import Examples
 from goodfit.data.sources import Progress, read_data
 from goodfit.data.splits import build_dataset
 from goodfit.data.stream import batches_per_epoch
@@ -93,7 +96,10 @@ def make_plan(
     own = own or OwnCode()
     recipe = None if recipe_name in (None, "auto") else load_recipe(recipe_name)
     start, layers = _model_file(layers)
-    steady = {"schedule.name": "constant"} if own.optimizer is not None else {}  # whose learning rate is as it was given
+    steady: dict[str, Any] = (
+        {"schedule.name": "constant"} if own.optimizer is not None else {}
+    )  # whose learning rate is as it was given
+    steady |= {"data.task": own.task} if own.task else {}
     layers = [Layer("Python", steady), *layers, Layer("Python", own.names())]
     if own.model and not start:
         layers.append(Layer("Python", {"model.name": own.model.name}))
@@ -105,26 +111,44 @@ def make_plan(
     dataset = build_dataset(
         raw, val=config.data.val, test=config.data.test, max_train=config.data.max_train, seed=config.train.seed
     )
+    if start and dataset.classes and dataset.classes == start.classes[: len(dataset.classes)]:
+        dataset = replace(dataset, classes=start.classes)  # of which the last may have no examples here
     if recipe is None and not is_complete:
         chosen = next((layer.values["model.name"] for layer in reversed(layers) if "model.name" in layer.values), None)
         recipe = auto_recipe(dataset, chosen)
     config, sources = merge([*_recipe_layer(recipe, layers), *layers])
     config, sources = _resolve(config, sources, dataset, own)
     _check_accumulate(config, dataset)
-    notes: tuple[str, ...] = ()
+    notes = _same_examples(dataset)
     architecture = None if own.model else _architecture(config, dataset)
     if own.model:
         given = start.architecture.arguments if start else config.model.arguments
         own = replace(own, arguments={} if config.model.name == "sequential" else given)
     if own.is_given:
         found = rehearse(own, config, dataset, start, architecture)
-        architecture, notes, dataset = found.architecture, found.notes, replace(dataset, classes=found.classes)
+        architecture, notes, dataset = found.architecture, notes + found.notes, replace(dataset, classes=found.classes)
         taken = {f"model.{key}" for key in own.arguments}  # by the user's code, of which layers may be all that is left
         config, sources = _overlay(config, sources, found.values, "Python", without=taken)
     assert architecture
     if start:
         start.check_start(architecture)
     return Plan(dataset, config, sources, recipe, architecture, start, own, notes)
+
+
+def _same_examples(dataset: Dataset) -> tuple[str, ...]:
+    """Say it where what is to be tested or validated on is the training data themselves."""
+    train = dataset.parts["train"]
+    return tuple(
+        f"{name} has the very examples of train: its accuracy says nothing about others; give other data, or leave it out"
+        for name, part in dataset.parts.items()
+        if name != "train" and torch.equal(part.targets, train.targets) and _is_same(part.inputs, train.inputs)
+    )
+
+
+def _is_same(inputs: Any, others: Any) -> bool:
+    if isinstance(inputs, Examples):
+        return isinstance(others, Examples) and inputs.source is others.source
+    return isinstance(others, torch.Tensor) and torch.equal(inputs, others)
 
 
 def _check_names(config: Config, own: OwnCode) -> None:

@@ -69,7 +69,7 @@ def rehearse(
     found = probe(module, inputs, name)
     dataset, notes = _widened(dataset, found.columns, name)
     meaning = _meaning(own, config, dataset, found)
-    _check_columns(name, found.columns, meaning, dataset)
+    _check_columns(name, found.columns, meaning, dataset, config.train.loss)
     if own.optimizer is not None:
         optimizer = build_own_optimizer(parts.optimizer, module, config.optim)
         if own.schedule is not None and not is_schedule_of_steps(own.schedule):
@@ -77,16 +77,21 @@ def rehearse(
     if own.schedule is not None:
         _check_schedule(own, config, dataset)
     if own.loss is not None:
+        plain = "cross-entropy" if dataset.classes else "squared error"
+        notes.append(
+            f"your loss is what training makes small; val and test loss, which choose the best epoch, are the plain {plain}"
+        )
         loss = build_own_loss(own, config, dataset, meaning, torch.device("cpu"))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             loss.total(call(module.eval(), inputs), targets)
     notes += _unused(found, module)
     values: dict[str, Any] = {"model.outputs": meaning}
     if own.model:
+        notes += _changed(start, module)
         architecture = _architecture(own, config, dataset, found.columns, module)
         values |= {"model.name": architecture.name, "model.frozen": _frozen(config, module)}
         values |= {f"model.{key}": value for key, value in architecture.arguments.items()}
-        if architecture.is_code:
+        if architecture.is_code and not start:
             notes.append(
                 f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model="
             )
@@ -188,14 +193,25 @@ def _widened(dataset: Dataset, columns: int, name: str) -> tuple[Dataset, list[s
     return replace(dataset, classes=tuple(map(str, range(columns)))), [note]
 
 
-def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dataset) -> None:
+def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dataset, loss: str) -> None:
     wanted = num_columns(meaning, len(dataset.classes))
     if columns == wanted or (meaning == "probabilities" and columns == 1 and len(dataset.classes) == 2):
         return
     what = f"{len(dataset.classes)} classes" if dataset.classes else "one number to predict"
-    raise ModelError(
-        f"{name} gives {columns} numbers for each example, and {dataset.name} has {what}: its last layer must give {wanted}"
-    )
+    gives = f"{name} gives {columns} number{'s' if columns > 1 else ''} for each example"
+    if meaning == "one-logit" and columns > 1:
+        raise ModelError(f"{gives}, and the loss {loss} wants one; for {what} use nn.CrossEntropyLoss(), or leave the loss out")
+    if columns == wanted - 1 and dataset.classes[:1] == ("0",) and not (dataset.train.targets == 0).any():
+        raise ModelError(f"{gives}, and the labels of {dataset.name} begin at 1: count them from 0, such as y - 1")
+    raise ModelError(f"{gives}, and {dataset.name} has {what}: its last layer must give {wanted}")
+
+
+def _changed(start: ModelFile | None, module: nn.Module) -> list[str]:
+    """Say it where the class is not written as it was when its weights were saved."""
+    written, found = start.architecture.source if start else None, source_of(type(module))
+    if not written or not found or written.sha256 == found.sha256:
+        return []
+    return [f"{type(module).__name__} is not written as it was when the run was started; what it gives may be other than then"]
 
 
 def _unused(found: Probe, module: nn.Module) -> list[str]:

@@ -35,7 +35,7 @@ __all__ = ["Session", "make_session"]
 NOT_RECORDED = ("data.name", "data.root", "train.device", "train.threads", "data.processes", "data.budget", "data.timeout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Session:
     """A plan with everything built; nothing has been written yet."""
 
@@ -43,6 +43,9 @@ class Session:
     trainer: Trainer
     ranks: Ranks
     device: torch.device
+
+    def __repr__(self) -> str:
+        return f"Session({self.plan.dataset.name}, {self.plan.architecture.name}): step {self.state.step} of {self.total_steps}"
 
     @property
     def state(self) -> RunState:

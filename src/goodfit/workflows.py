@@ -16,9 +16,10 @@ from goodfit.artefacts.records import Observer
 from goodfit.artefacts.run import START, Run, create_run
 from goodfit.artefacts.tensorboard import TensorBoard
 from goodfit.config import Config, Layer, dump_toml, merge, read_toml
+from goodfit.data.examples import Examples
 from goodfit.devices import choose_device, computing
 from goodfit.distributed import Ranks, ranks
-from goodfit.errors import ConfigError, GoodfitError, Interrupted
+from goodfit.errors import ConfigError, DataError, GoodfitError, Interrupted
 from goodfit.files import check_new_folder, write_atomically
 from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
@@ -91,6 +92,7 @@ def _create(session: Session, path: Path) -> Path:
     """Make the run folder, with the model file that training goes on from if there is one, and return its path."""
     config, start = _kept_config(session.plan), session.plan.start
     environment = describe_environment(session.device, config.train.threads, session.ranks.world)
+    environment["data"] = session.plan.dataset.fingerprint
     again = shlex.join(["goodfit", "train", "--config", str(path / "config.toml")])
     with create_run(path, config, environment, f"A run of goodfit; train again with: {again}") as folder:
         if start:
@@ -125,6 +127,7 @@ def resume(
     with ranks(choose_device(config.train.device)) as place, _locked(run, place):
         _on_first(place, run.tidy)
         made = _in_turn(place, lambda: make_plan(data, layers, None, screen.progress, is_complete=True, own=own))
+        _check_data(run, made, screen)
         session = make_session(made, place, signals.asked)
         checkpoint = _restore(session, run, screen)
         if epochs is not None:
@@ -172,6 +175,20 @@ def _read_config(path: Path) -> dict[str, Any]:
     """Read a configuration file; what `_kept_config` left beside it is named by its whole path."""
     values = read_toml(path)
     return values | ({"model.name": str(path.parent / START)} if values.get("model.name") == START else {})
+
+
+def _check_data(run: Run, made: Plan, screen: Screen) -> None:
+    """Raise DataError where a run is to go on with other data than it was started with.
+
+    What code of the user's own gives may differ from one time to the next, so that is only said.
+    """
+    if run.environment.get("data") in (None, made.dataset.fingerprint):
+        return
+    what = f"{made.dataset.name} is not what the run was started with: other examples, labels or classes"
+    if isinstance(made.dataset.train.inputs, Examples):
+        screen.say(f"{what}, or its code gives others each time; it goes on, and ends otherwise than it would have")
+        return
+    raise DataError(f"{what}; give the same data, or start a new run from its weights: --model {run.model}")
 
 
 def _restore(session: Session, run: Run, screen: Screen) -> Checkpoint | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.data.given_transform import GivenTransform

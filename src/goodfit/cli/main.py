@@ -4,7 +4,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from goodfit.errors import CodeNeededError, GoodfitError, Interrupted
 from goodfit.signals import StopSignals
@@ -19,7 +21,7 @@ def main() -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0 done, 1 failed, 2 bad usage or input, 128 + n after signal n."""
-    with StopSignals().listening() as signals:
+    with StopSignals().listening() as signals, _plain_warnings():
         try:
             from goodfit.cli.app import make_app  # takes a tenth of a second, in which a signal is heard already
 
@@ -41,6 +43,20 @@ def run_command(arguments: Sequence[str]) -> int:
     if not arguments:
         return 2  # the help has been shown, which some versions of the parser count as success
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Say what code warns of in a line, without the line of code that did."""
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"goodfit: note: {message}", file=sys.stderr)  # noqa: T201
+
+    before, warnings.showwarning = warnings.showwarning, say
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _usage_message(error: Exception) -> str | None:

@@ -123,9 +123,7 @@ class Dataset:
             rows.append([name, *(f"{int((split.targets == index).sum()):,}" for split in splits.values())])
         left_out = len(self.classes) - MOST_ROWS
         more = f"; {left_out:,} more classes are left out" if left_out > 0 else ""
-        return table(
-            rows, ["examples", *splits], f"{self.name}: {self.task} from inputs of {self.transform.input_shape}{more}"
-        )
+        return table(rows, ["examples", *splits], f"{self.name}: {self.task} from inputs of {self.transform.input_shape}{more}")
 
     @cached_property
     def target_scale(self) -> TargetScale:

@@ -74,6 +74,11 @@ class Examples:
         return self.reader.name
 
     @property
+    def source(self) -> Any:
+        """The user's own object that the examples come from."""
+        return self.reader.data_set if isinstance(self.reader, MapReader) else self.reader.source
+
+    @property
     def can_be_split(self) -> bool:
         """Whether any of the examples may be left out: not where the order is the user's own, or only one pass gives it."""
         return isinstance(self.reader, MapReader) and self.sampling.batch_sampler is None

@@ -19,6 +19,7 @@ __all__ = ["Like", "Progress", "is_name", "match_classes", "read_data"]
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is, out of how much
 
+MEMORY = "memory"  # stands in a configuration for data that were given as objects
 GIGABYTE = 10**9
 
 
@@ -60,6 +61,8 @@ def read_data(
 
 def _kind(data: Any) -> str:
     """Say which of SOURCES `data` is; raise DataError if it is none."""
+    if isinstance(data, str) and data == MEMORY:
+        raise DataError("the run's data were given as Python objects; give them again, in Python, as data=")
     if not isinstance(data, str | Path):
         from goodfit.data.own import is_own
 

@@ -27,10 +27,10 @@ class Transform(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the user should be told once, such as a column that is left out."""
 
-    def encode(self, examples: Any) -> Tensor:
+    def encode(self, examples: Any) -> Any:
         """Turn raw examples into the stored form; raise DataError naming what does not fit."""
 
-    def normalize(self, stored: Tensor) -> Tensor:
+    def normalize(self, stored: Any) -> Any:
         """Turn a stored batch into float32 model input on the batch's own device."""
 
     def to_json(self) -> dict[str, Any]:

@@ -105,8 +105,9 @@ def describe_run(run: "Run", width: int, *, headlines: bool = True) -> list[Text
         uses = f"without validation, the curve is on the test split too, which was looked at {count(run.test_uses, 'time')}; it chose nothing"
         lines += field("note", uses, width)
     path = shlex.quote(str(run.path))
+    own = f" --model {run.best.architecture.name}" if run.best and run.best.architecture.is_code else ""
     lines += field("run", str(run.path)) + field("model", str(run.model))
-    return lines + field("next", f"goodfit predict {path} INPUT...") + field("", f"goodfit evaluate {path}")
+    return lines + field("next", f"goodfit predict {path} INPUT...{own}") + field("", f"goodfit evaluate {path}{own}")
 
 
 def describe_verification(found: "Verification", width: int) -> list[Text]:
@@ -156,9 +157,9 @@ def _sorted_out(runs: Sequence["Run"]) -> tuple[dict[bool, list["Run"]], list[st
     return found, damage
 
 
-def resume_command(run: Path) -> str:
-    """Return the command that goes on with a run."""
-    return f"goodfit resume {printable(shlex.quote(str(run)))}"
+def resume_command(run: Path, own: str | None = None) -> str:
+    """Return the command that goes on with a run; `own` is the name of the user's code for its model."""
+    return f"goodfit resume {printable(shlex.quote(str(run)))}" + (f" --model {own}" if own else "")
 
 
 def _rank(run: "Run") -> tuple[bool, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from goodfit.data.sources import MEMORY
 from goodfit.display.bar import Pace, draw_training
 from goodfit.display.curve import Curve
 from goodfit.display.heading import describe_session, field, unit
@@ -103,8 +104,15 @@ class Training:
         return [
             Text(),
             *field("stopped", f"at step {count(step)} of {count(total)}"),
-            *field("go on", resume_command(self._run)),
+            *field("go on", self._way_on()),
         ]
+
+    def _way_on(self) -> str:
+        plan = self._session.plan
+        own = plan.architecture.name if plan.architecture.is_code else None
+        if plan.config.data.name == MEMORY:
+            return f"goodfit.resume({str(self._run)!r}, data=...{', model=...' if own else ''})"
+        return resume_command(self._run, own)
 
     def draw(self, width: int) -> Table:
         """Draw the bar."""

@@ -39,8 +39,10 @@ class TrainedModel:
     @torch.inference_mode()
     def __call__(self, stored: Inputs) -> Tensor:
         """Return the module's float32 outputs (N, outputs) for a stored batch (N, ...), in evaluation mode."""
-        inputs = self.transform.normalize(stored.to(self.device))
-        return self.outputs_for(inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs)
+        inputs: Inputs = self.transform.normalize(apply(lambda tensor: tensor.to(self.device), stored))
+        if self.channels_last:
+            inputs = apply(lambda tensor: tensor.contiguous(memory_format=torch.channels_last), inputs)
+        return self.outputs_for(inputs)
 
     @torch.inference_mode()
     def outputs_for(self, inputs: Inputs) -> Tensor:

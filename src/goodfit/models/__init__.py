@@ -71,4 +71,6 @@ def _builder(name: str) -> Builder:
     library, _, architecture = name.partition("/")
     if library in LIBRARIES and architecture:
         return partial(LIBRARIES[library], architecture)
+    if name.endswith(".py"):
+        raise ModelError(f"{name!r} names a file and no class in it; name both, such as --model {name}:Net")
     raise ModelError(unknown_name("model", name, [*MODELS, *(f"{library}/NAME" for library in LIBRARIES)]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from goodfit.errors import ModelError
@@ -69,7 +70,7 @@ def probe(module: nn.Module, inputs: Inputs, name: str) -> Probe:
     is not one row of numbers for each example.
     """
     module = copy.deepcopy(module).eval()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), calling(module, inputs, name):
+    with _no_strangers(module, name), torch.random.fork_rng(devices=[]), torch.enable_grad(), calling(module, inputs, name):
         outputs = call(module, inputs)
     prediction = prediction_of(outputs)
     examples = len(tensors(inputs)[0])
@@ -86,6 +87,28 @@ def probe(module: nn.Module, inputs: Inputs, name: str) -> Probe:
     gradients = torch.autograd.grad(everything, [parameter for _, parameter in trainable], allow_unused=True)
     unused = tuple(key for (key, _), gradient in zip(trainable, gradients, strict=True) if gradient is None)
     return Probe(prediction.shape[1], _last_operation(prediction), unused)
+
+
+@contextmanager
+def _no_strangers(module: nn.Module, name: str) -> Iterator[None]:
+    """Raise ModelError for a layer that is called and is no part of the module: it would neither be trained nor saved."""
+    own = set(map(id, module.modules()))
+    strangers: list[str] = []
+
+    def look(layer: nn.Module, _given: Any) -> None:
+        if id(layer) not in own and any(True for _ in layer.parameters(recurse=False)):
+            strangers.append(type(layer).__name__)
+
+    handle = register_module_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if strangers:
+        raise ModelError(
+            f"{name} calls a {strangers[0]} that is no part of it, so it would be neither trained nor saved; keep layers as "
+            "attributes, or in an nn.ModuleList"
+        )
 
 
 @contextmanager

@@ -22,6 +22,9 @@ class Loss(Protocol):
     def total(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return the weighted sum over the examples, a scalar on the device; `outputs` is whatever the module gave."""
 
+    def mean(self, outputs: Any, targets: Tensor, weight: Tensor | float) -> Tensor:
+        """Return the total over `weight`, for a batch that is not cut."""
+
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return the sum of the examples' weights."""
 
@@ -47,6 +50,13 @@ class CrossEntropy:
             label_smoothing=self.label_smoothing,
         )
 
+    def mean(self, outputs: Any, targets: Tensor, weight: Tensor | float) -> Tensor:
+        """Return the weighted mean of the examples' losses; `weight` is how much they count together."""
+        if self.class_weights is None:
+            return F.cross_entropy(self._logits(prediction_of(outputs)), targets, label_smoothing=self.label_smoothing)
+        total = self.total(outputs, targets)
+        return total / weight
+
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return how much the examples count together."""
         if self.class_weights is None:
@@ -70,6 +80,10 @@ class SquaredError:
     def total(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return the sum of the squared errors."""
         return F.mse_loss(prediction_of(outputs)[:, 0], self.scale.from_unit(targets), reduction="sum")
+
+    def mean(self, outputs: Any, targets: Tensor, weight: Tensor | float) -> Tensor:  # noqa: ARG002
+        """Return the mean of the squared errors."""
+        return F.mse_loss(prediction_of(outputs)[:, 0], self.scale.from_unit(targets))
 
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return the number of examples."""

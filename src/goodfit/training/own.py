@@ -45,6 +45,7 @@ WANTED: dict[Any, OutputMeaning] = {
     nn.BCELoss: "probabilities",
     F.binary_cross_entropy: "probabilities",
 }
+FOR_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class OwnCode:
             raise ConfigError(
                 f"the {built[0]} is built for a module that is built; give that as model=, or the {built[0]}'s class"
             )
+        if isinstance(self.loss, type):
+            raise ConfigError(f"loss = {self.loss.__name__} is a class; make one of it: loss={self.loss.__name__}()")
         for name in ("loss", "optimizer", "schedule"):
             given = getattr(self, name)
             if given is not None and not callable(given) and not isinstance(given, Optimizer | LRScheduler):
@@ -80,6 +83,15 @@ class OwnCode:
         """Return the configuration's names of what is given, by key."""
         given = {"train.loss": self.loss, "optim.name": self.optimizer, "schedule.name": self.schedule}
         return {key: _name(thing) for key, thing in given.items() if thing is not None}
+
+    @property
+    def task(self) -> str | None:
+        """The task that a loss of torch is for, None for any other."""
+        if wanted_outputs(self.loss):
+            return "classification"
+        return (
+            "regression" if isinstance(self.loss, FOR_NUMBERS) or self.loss in (F.mse_loss, F.l1_loss, F.huber_loss) else None
+        )
 
     def built_together(self) -> tuple[nn.Module | None, Any, Any]:
         """Return module, optimiser and schedule as they are given, copied together so that they stay each other's."""
@@ -122,6 +134,10 @@ class OwnLoss:
             kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(f"the loss {self.name} gives {kind} where one number is wanted; return the mean over the examples")
         return value.reshape(()) * len(targets)
+
+    def mean(self, outputs: Any, targets: Tensor, weight: Tensor | float) -> Tensor:
+        """Return the mean as the user's function gives it."""
+        return self.total(outputs, targets) / weight
 
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return the number of examples."""

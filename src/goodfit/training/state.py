@@ -127,6 +127,11 @@ class RunState:
         groups, own = values["param_groups"], self.optimizer.state_dict()["param_groups"]
         if not _is_like([group | {"params": []} for group in groups], [group | {"params": []} for group in own]):
             raise ValueError(f"it is of another optimiser than {type(self.optimizer).__name__}")
+        for group, mine in zip(groups, own, strict=True):
+            if group.get("initial_lr") != mine.get("initial_lr"):
+                raise ValueError(
+                    f"its learning rate is {group.get('initial_lr')}, and the optimiser's {mine.get('initial_lr')}"
+                )
         if not all(type(index) is int for group in groups for index in group["params"]):
             raise ValueError("its optimiser names parameters that cannot be")
         if self.scaler.is_enabled() and not _is_like(values["scaler"], self.scaler.state_dict()):

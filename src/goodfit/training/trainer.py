@@ -32,17 +32,11 @@ class Step:
     """One finished update."""
 
     index: int  # counted from 0
-    total: Tensor  # of the examples' losses, on the device; of this rank's, where there are ranks
-    weight: Tensor | float  # of all examples of the batch
+    loss: Tensor  # of this update's batch (of this rank's part, where there are ranks), on the device
     learning_rate: float
     stop: bool  # whether a rank was asked to stop; all ranks see the same
-    predictions: Tensor | None = None  # of this rank's examples, before the update
+    predictions: Tensor | None = field(default=None, repr=False)  # of this rank's examples, before the update
     skipped: SkippedStep | None = None  # that it was left out, and why is known from an earlier try
-
-    @property
-    def loss(self) -> Tensor:
-        """The mean loss of the batch, on the device; with several ranks this rank's share of it."""
-        return self.total / self.weight
 
 
 def _never() -> bool:
@@ -94,12 +88,12 @@ class Trainer:
         for skipped in state.skipped_steps:
             if skipped.step == index:
                 self._end_step(index)
-                return Step(index, torch.zeros((), device=self.device), 1.0, rate, stop=False, skipped=skipped)
+                return Step(index, torch.zeros((), device=self.device), rate, stop=False, skipped=skipped)
         inputs, targets, mine = self._examples(index)
         reseed(self.seed, "module", index, self.ranks.rank, libraries=self.reseeds_libraries)
         state.optimizer.zero_grad(set_to_none=True)
         weight = self.loss.weight(targets)
-        total, predictions = self._backward(inputs, targets[mine], weight)
+        loss, predictions = self._backward(inputs, targets[mine], weight)
         stop = self.ranks.add_gradients(self.parameters, self.stop_asked())
         if self.clip:
             state.scaler.unscale_(state.optimizer)
@@ -109,12 +103,12 @@ class Trainer:
         if state.ema:
             state.ema.update(index)
         if state.scaler.is_enabled():  # what overflows in fp16 is the scaler's business
-            weight = weight * torch.isfinite(total)
-            total = torch.nan_to_num(total, nan=0.0, posinf=0.0, neginf=0.0)
-        state.loss_sum += total
+            weight = weight * torch.isfinite(loss)
+            loss = torch.nan_to_num(loss, nan=0.0, posinf=0.0, neginf=0.0)
+        state.loss_sum += loss * weight
         state.weight_sum += weight / self.ranks.world
         self._end_step(index)
-        return Step(index, total, weight, rate, stop, predictions)
+        return Step(index, loss, rate, stop, predictions)
 
     def batch(self, index: int) -> tuple[Inputs, Tensor]:
         """Return what the model sees at step `index`, and this rank's targets: class indices, values, or mixed classes."""
@@ -187,22 +181,26 @@ class Trainer:
     def _backward(self, inputs: Inputs, targets: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of this rank's examples, in `accumulate` parts.
 
-        Returns the sum of their losses, and the predictions.
+        Returns their share of the batch's mean loss, and the predictions.
         """
         if not len(targets):  # a rank may have none of a small batch; most modules cannot compute with none
             return torch.zeros((), device=self.device), None
-        if self.accumulate == 1:
-            return self._backward_part(inputs, targets, weight)
+        if self.accumulate == 1 and self.ranks.world == 1:
+            outputs = self._forward(inputs)
+            loss = self.loss.mean(outputs, targets, weight)
+            self.state.scaler.scale(loss).backward()
+            return loss.detach(), prediction_of(outputs).detach()
         sizes = self._part_sizes(len(targets))
         parts = zip(split(inputs, sizes), targets.split(sizes), strict=True)
-        totals, predictions = zip(*(self._backward_part(*part, weight) for part in parts), strict=True)
-        return torch.stack(totals).sum(), torch.cat(predictions)
+        losses, predictions = zip(*(self._backward_part(*part, weight) for part in parts), strict=True)
+        return torch.stack(losses).sum(), torch.cat(predictions)
 
     def _backward_part(self, inputs: Inputs, targets: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor]:
         outputs = self._forward(inputs)
         total = self.loss.total(outputs, targets)
-        self.state.scaler.scale(total / weight).backward()
-        return total.detach(), prediction_of(outputs).detach()
+        loss = total / weight
+        self.state.scaler.scale(loss).backward()
+        return loss.detach(), prediction_of(outputs).detach()
 
     def _forward(self, inputs: Inputs) -> Any:
         """Return what the module gives, in float32."""
