@@ -111,7 +111,7 @@ def make_plan(
     dataset = build_dataset(
         raw, val=config.data.val, test=config.data.test, max_train=config.data.max_train, seed=config.train.seed
     )
-    if start and dataset.classes and dataset.classes == start.classes[: len(dataset.classes)]:
+    if start and is_complete and dataset.classes and dataset.classes == start.classes[: len(dataset.classes)]:
         dataset = replace(dataset, classes=start.classes)  # of which the last may have no examples here
     if recipe is None and not is_complete:
         chosen = next((layer.values["model.name"] for layer in reversed(layers) if "model.name" in layer.values), None)
