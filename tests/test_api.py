@@ -158,7 +158,7 @@ def test_ctrl_c_saves_and_then_interrupts() -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
-        with pytest.raises(KeyboardInterrupt, match="stopped by signal 2; the run folder is whole"):
+        with pytest.raises(KeyboardInterrupt, match=r"stopped by SIGINT; go on with goodfit\.resume"):
             train(epochs=3000, batch_size=8)
     finally:
         stop.set()

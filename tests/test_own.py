@@ -68,7 +68,7 @@ def first_batch(raw: RawData) -> Any:
 def test_a_plain_data_set_is_read_by_its_own_code_and_split() -> None:
     raw = read_own(Made())
     assert (raw.name, raw.task, raw.classes, raw.settings) == ("Made", "classification", ("0", "1"), {})
-    assert any("Made is read through its own code, which does not travel" in note for note in raw.notes)
+    assert any("Made prepares its examples by its own code, which the model file does not hold" in note for note in raw.notes)
     dataset = build(raw)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 29, "val": 3, "test": 8}
     assert dataset.transform == TensorTransform((2,), (0.0, 0.0), (1.0, 1.0))

@@ -523,6 +523,13 @@ MISTAKES: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     (Net(), (X, Y), {"loss": "mae"}, ConfigError, "train.loss = 'mae' is unknown"),
     (Net(), (X, Y), {"scheduler": "cosine"}, TypeError, "unexpected keyword 'scheduler'; did you mean schedule?"),
     (Net(), (X, Y), {"epoch": 3}, TypeError, "did you mean epochs?"),
+    (
+        Net(),
+        (X, Y),
+        {"optimizer": "sgd", "schedule": functools.partial(OneCycleLR, max_lr=0.1, total_steps=3)},
+        ConfigError,
+        "ends after 3 steps, and the run has 10: total_steps=10",
+    ),
     ("net.py", (X, Y), {}, ModelError, "'net.py' names a file and no class in it; name both, such as --model net.py:Net"),
 ]
 
@@ -594,3 +601,16 @@ def test_testing_on_the_training_data_is_named(capsys: pytest.CaptureFixture[str
 def test_layers_with_more_outputs_than_classes_resume_without_code() -> None:
     train(nn.Sequential(nn.Linear(6, 5)))
     assert goodfit.resume("run", data=(X, Y), epochs=3, quiet=True).predictor().classes == ("0", "1", "2", "3", "4")
+
+
+def test_a_schedule_of_another_optimizer_is_refused() -> None:
+    net = Net()
+    mine, other = (torch.optim.SGD(net.parameters(), lr=0.1) for _ in range(2))
+    with pytest.raises(ConfigError, match="the schedule is that of another optimizer"):
+        train(net, optimizer=mine, schedule=StepLR(other, 1))
+
+
+def test_a_model_file_is_not_called_what_it_is_not() -> None:
+    run = train(Net)
+    with pytest.raises(goodfit.GoodfitError, match=r"'net.pth' is no name for a model file.*goodfit export MODEL"):
+        run.save("net.pth")

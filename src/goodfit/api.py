@@ -1,6 +1,7 @@
 """The Python face: the verbs of the command line as functions, with the same defaults."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -272,4 +273,5 @@ def _listening() -> Iterator[StopSignals]:
         try:
             yield signals
         except Interrupted as stop:
-            raise KeyboardInterrupt(f"stopped by signal {stop.signum}; the run folder is whole") from None
+            left = "go on with goodfit.resume" if stop.saved else "nothing was started"
+            raise KeyboardInterrupt(f"stopped by {signal.Signals(stop.signum).name}; {left}") from None

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from goodfit.artefacts.model_file import Architecture, ModelFile
 from goodfit.config import Config
@@ -19,6 +20,7 @@ from goodfit.models.probing import Probe, materialize, probe
 from goodfit.models.sequential import NotDescribable, describe_layers
 from goodfit.randomness import reseed
 from goodfit.training.losses import Loss, build_loss, class_weights
+from goodfit.training.optimizers import build_optimizer
 from goodfit.training.own import (
     OwnCode,
     OwnLoss,
@@ -30,7 +32,7 @@ from goodfit.training.own import (
 )
 from goodfit.user_code import code_name, source_of
 
-__all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "rehearse"]
+__all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "make_optimizer", "rehearse"]
 
 EXAMPLES = 4  # that a module is tried on
 MOST_NAMED = 3
@@ -70,10 +72,10 @@ def rehearse(
     dataset, notes = _widened(dataset, found.columns, name)
     meaning = _meaning(own, config, dataset, found)
     _check_columns(name, found.columns, meaning, dataset, config.train.loss)
-    if own.optimizer is not None:
-        optimizer = build_own_optimizer(parts.optimizer, module, config.optim)
+    if own.optimizer is not None or own.schedule is not None:
+        optimizer = make_optimizer(own, parts, config)
         if own.schedule is not None and not is_schedule_of_steps(own.schedule):
-            OwnSchedule(parts.schedule, optimizer)
+            OwnSchedule(parts.schedule, optimizer).check_length(_total_steps(config, dataset))
     if own.schedule is not None:
         _check_schedule(own, config, dataset)
     if own.loss is not None:
@@ -134,6 +136,22 @@ def _frozen(config: Config, module: nn.Module) -> list[str]:
         *config.model.frozen,
         *(name for name in frozen_parts(module) if not name.startswith(below) and name not in config.model.frozen),
     ]
+
+
+def make_optimizer(own: OwnCode, parts: Parts, config: Config, fused: bool = True) -> Optimizer:
+    """Return the optimiser over the module's parameters: the user's, or the one that is named."""
+    settings = config.optim
+    if own.optimizer is not None:
+        return build_own_optimizer(parts.optimizer, parts.module, settings)
+    return build_optimizer(
+        settings.name,
+        parts.module,
+        lr=float(settings.lr or 0),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        arguments=settings.arguments,
+        fused=fused,
+    )
 
 
 def build_own_loss(own: OwnCode, config: Config, dataset: Dataset, meaning: OutputMeaning, device: torch.device) -> Loss:
@@ -230,8 +248,12 @@ def _check_schedule(own: OwnCode, config: Config, dataset: Dataset) -> None:
         key = "warmup" if config.schedule.warmup else min(config.schedule.arguments)
         raise ConfigError(f"schedule.{key} has no effect on a schedule of your own; leave it out")
     if is_schedule_of_steps(own.schedule):
-        size = len(dataset.train) if config.train.batch_size == "full" else int(config.train.batch_size)
-        checked_factor(own.schedule, [0, config.train.epochs * batches_per_epoch(dataset.train, size) - 1])
+        checked_factor(own.schedule, [0, _total_steps(config, dataset) - 1])
+
+
+def _total_steps(config: Config, dataset: Dataset) -> int:
+    size = len(dataset.train) if config.train.batch_size == "full" else int(config.train.batch_size)
+    return config.train.epochs * batches_per_epoch(dataset.train, size)
 
 
 def _architecture(own: OwnCode, config: Config, dataset: Dataset, columns: int, module: nn.Module) -> Architecture:

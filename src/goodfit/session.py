@@ -1,7 +1,7 @@
 """From a plan to the objects that train it: module, optimiser, loader, trainer, and the model to evaluate."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from goodfit.artefacts.model_file import ModelFile
+from goodfit.artefacts.run import model_path
 from goodfit.data.augment import Augmentation
 from goodfit.data.dataset import SplitName
 from goodfit.data.examples import Examples
@@ -20,11 +21,10 @@ from goodfit.errors import ConfigError, DataError, unknown_name
 from goodfit.evaluation.evaluate import TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.planning import Plan
-from goodfit.rehearsal import build_own_loss, build_parts
+from goodfit.rehearsal import build_own_loss, build_parts, make_optimizer
 from goodfit.training.ema import MovingAverage
 from goodfit.training.losses import Loss, build_loss, class_weights
-from goodfit.training.optimizers import build_optimizer
-from goodfit.training.own import OwnSchedule, build_own_optimizer, checked_factor, is_schedule_of_steps
+from goodfit.training.own import OwnSchedule, checked_factor, is_schedule_of_steps
 from goodfit.training.schedules import Schedule, build_schedule, constant
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Step, Trainer
@@ -92,8 +92,9 @@ class Session:
 
     def save(self, path: str | Path) -> Path:
         """Write the model as it is now to a model file, and return its path."""
-        self.model_file(val=None).save(Path(path))
-        return Path(path)
+        target = model_path(path)
+        self.model_file(val=None).save(target)
+        return target
 
     def trained_model(self) -> TrainedModel:
         """Return the model as it is now, to be evaluated."""
@@ -197,19 +198,8 @@ def _make_state(plan: Plan, device: torch.device, precision: Precision, channels
     model = parts.module.to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if own.optimizer is None:
-        optimizer = build_optimizer(
-            config.optim.name,
-            model,
-            lr=float(config.optim.lr or 0),
-            momentum=config.optim.momentum,
-            weight_decay=config.optim.weight_decay,
-            arguments=config.optim.arguments,
-            # A fused step that the scaler skips leaves momentum buffers uninitialised.
-            fused=precision != "fp16",
-        )
-    else:
-        optimizer = build_own_optimizer(parts.optimizer, model, config.optim)
+    # A fused step that the scaler skips leaves momentum buffers uninitialised.
+    optimizer = make_optimizer(own, replace(parts, module=model), config, fused=precision != "fp16")
     has_schedule = own.schedule is not None and not is_schedule_of_steps(own.schedule)
     return RunState(
         model=model,

@@ -26,7 +26,7 @@ from goodfit.files import new_folder, write_atomically
 from goodfit.html import table
 from goodfit.models.own import OwnModel
 
-__all__ = ["START", "Run", "find_runs", "line_of_test_use"]
+__all__ = ["START", "Run", "find_runs", "line_of_test_use", "model_path"]
 
 START = "start.safetensors"  # in the run folder: the model file that training went on from
 
@@ -165,7 +165,7 @@ class Run:
         """Copy the best model file to `path` and return that path; raise FileError if there is none yet."""
         if not self.model.exists():
             raise FileError(f"{str(self.path)!r} holds no model yet; resume the run first: goodfit resume {self.path}")
-        target = Path(path)
+        target = model_path(path)
         write_atomically(target, self.model.read_bytes())
         return target
 
@@ -181,6 +181,16 @@ class Run:
         else:
             rows.append(("unfinished", f"goodfit resume {self.path}"))
         return table([*rows, *((each.split, each.summary()) for each in (self.val, self.test) if each)])
+
+
+def model_path(path: str | Path) -> Path:
+    """Return where a model file is to be written; raise FileError for a name that says it is something else."""
+    if Path(path).suffix in (".pth", ".pt", ".bin", ".pkl", ".onnx"):
+        raise FileError(
+            f"{str(path)!r} is no name for a model file, which is a .safetensors; plain weights are written by "
+            "goodfit export MODEL --format state-dict"
+        )
+    return Path(path)
 
 
 def line_of_test_use(by: str, step: int) -> bytes:

@@ -118,6 +118,8 @@ def read_own(
             settings["train.batch_size"] = train.batch_size
         if train.is_whole and "val" not in given:
             settings["data.val"] = 0.0
+            why = "has an order of its own, so no examples are taken out of it to validate on"
+            notes = (*notes, f"{train.name} {why}: the curve is on test; give some with val=")
         if train.is_whole and "test" not in given and classes is None:
             raise DataError(
                 f"{train.name} has an order of its own, so no examples are taken out of it to test on; give them with test="
@@ -273,8 +275,8 @@ def _note(part: Given) -> str:
     unread = read_compose(transform).unread if transform is not None else ()
     because = f" ({', '.join(unread)})" if unread else ""
     return (
-        f"{part.name} is read through its own code{because}, which does not travel with the model: it predicts from inputs that "
-        "were prepared the same way; a torchvision set with transforms that goodfit has, or tensors, would"
+        f"{part.name} prepares its examples by its own code{because}, which the model file does not hold: predict from what "
+        "that code gives"
     )
 
 

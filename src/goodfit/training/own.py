@@ -65,6 +65,8 @@ class OwnCode:
             raise ConfigError(
                 f"the {built[0]} is built for a module that is built; give that as model=, or the {built[0]}'s class"
             )
+        if isinstance(self.schedule, LRScheduler) and self.schedule.optimizer is not self.optimizer:
+            raise ConfigError("the schedule is that of another optimizer; give that one too, as optimizer=")
         if isinstance(self.loss, type):
             raise ConfigError(f"loss = {self.loss.__name__} is a class; make one of it: loss={self.loss.__name__}()")
         for name in ("loss", "optimizer", "schedule"):
@@ -233,6 +235,14 @@ class OwnSchedule:
             json.dumps(self.state())
         except (TypeError, ValueError):
             raise ConfigError(f"the schedule {self.name} keeps more than numbers, which no checkpoint can hold") from None
+
+    def check_length(self, steps: int) -> None:
+        """Raise ConfigError if the run is longer than the scheduler can go."""
+        longest = getattr(self.scheduler, "total_steps", steps)
+        if self.counts_steps and longest < steps:
+            raise ConfigError(
+                f"the schedule {self.name} ends after {longest} steps, and the run has {steps}: total_steps={steps}"
+            )
 
     def after_step(self, ends_epoch: bool) -> None:
         """Move on after an update, if this is one that counts."""
