@@ -10,8 +10,9 @@ import pytest
 import sklearn  # noqa: F401  (likewise)
 import torch
 
-# By pytest and this file's fixtures, and by torch when the first optimizer is made.
+# By pytest and this file's fixtures, by torch when the first optimizer is made, and by an older ipykernel's debugger.
 MAY_CHANGE = {"PYTEST_CURRENT_TEST", "GOODFIT_CACHE", "GOODFIT_DATA", "PWD", "COLUMNS", "LINES", "TORCHINDUCTOR_CACHE_DIR"}
+MAY_CHANGE |= {"PYDEVD_USE_FRAME_EVAL"}
 
 
 @pytest.fixture(autouse=True)

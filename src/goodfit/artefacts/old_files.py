@@ -5,6 +5,7 @@ Nothing in such a file runs, unless the user says that it may: then it is unpick
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,9 @@ def read_old_file(
             return OldFile(path, _checked(_read_safetensors(path), path), {})
         _check_archive(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's own about sparse tensors, which are refused in a line below
+                content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             content = _read_pickle(path, error, definitions or {}, say if trust_pickle else None)
     except FileError:
