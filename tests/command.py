@@ -4,6 +4,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -94,3 +96,10 @@ def listing(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else None
         for path in folder.rglob("*")
     }
+
+
+def torchrun(*arguments: str) -> Done:
+    """Run goodfit on two ranks of this machine."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "goodfit"]
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, timeout=240, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)

@@ -1,7 +1,9 @@
 """Devices, precision and threads."""
 
 import os
+import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -111,3 +113,29 @@ def test_a_forward_pass_runs_in_its_precision(precision: str, dtype: torch.dtype
 def test_sums_are_kept_in_double_where_there_is_one() -> None:
     assert sum_dtype(CPU) == sum_dtype(CUDA) == torch.float64
     assert sum_dtype(torch.device("mps")) == torch.float32
+
+
+def test_an_operation_without_a_deterministic_form_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`put_` is one on every device."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else it stays set
+    place = torch.zeros(3)
+    with computing(SimpleNamespace(type="cuda"), 1, deterministic=True) as heard:  # type: ignore[arg-type]
+        assert heard == []
+        for _ in range(3):
+            place.put_(torch.tensor([0]), torch.tensor([1.0]))
+        assert heard == ["put_"]
+        with pytest.warns(UserWarning, match="something else"):
+            warnings.warn("something else", UserWarning, stacklevel=1)
+    assert heard == ["put_"]
+    with computing(SimpleNamespace(type="cuda"), 1, deterministic=False) as heard:  # type: ignore[arg-type]
+        place.put_(torch.tensor([0]), torch.tensor([1.0]))
+    assert heard == []
+
+
+def test_memory_is_not_filled_for_kernels_that_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings: Any = torch.utils.deterministic
+    before = settings.fill_uninitialized_memory
+    with computing(SimpleNamespace(type="cuda"), 1, deterministic=True):  # type: ignore[arg-type]
+        assert not settings.fill_uninitialized_memory
+    assert settings.fill_uninitialized_memory == before

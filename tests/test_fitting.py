@@ -1,8 +1,10 @@
 """The visible loop: what is logged, evaluated, chosen and saved, and when."""
 
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,20 @@ import pytest
 import torch
 from harness import StopAt, request, run_through, silent, tiny_pictures
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from goodfit.artefacts.checkpoint import find_checkpoints, newest_checkpoint
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import Run
+from goodfit.config import Layer
+from goodfit.devices import computing
+from goodfit.display import Display
 from goodfit.errors import DivergedError, Interrupted
+from goodfit.models.own import OwnModel
+from goodfit.signals import StopSignals
 from goodfit.testing import evaluate_model
-from goodfit.workflows import train
+from goodfit.training.own import OwnCode
+from goodfit.workflows import Request, resume, train
 
 BASE: dict[str, Any] = {
     "model.name": "mlp",
@@ -195,3 +204,33 @@ def test_the_training_loss_is_read_only_where_it_is_logged(tmp_path: Path) -> No
     run = run_through({"train": tiny_pictures(300)}, tmp_path / "run", BASE | {"train.epochs": 2, "train.batch_size": 8})
     per_epoch = 27  # of 216 examples
     assert [line["step"] for line in lines(run, "train")] == sorted({*range(2, 55, 2), per_epoch, 2 * per_epoch})
+
+
+class Putting(nn.Module):
+    """Uses an operation that has no deterministic form on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.clone().put_(torch.tensor([0]), torch.tensor([1.0])))
+
+
+def test_an_operation_without_a_deterministic_form_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_on_cuda(device: Any, threads: int, deterministic: bool) -> Any:
+        return computing(SimpleNamespace(type="cuda"), threads, deterministic)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else it stays set
+    monkeypatch.setattr("goodfit.workflows.computing", as_on_cuda)
+    data = {"train": (np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32), np.arange(60) % 3)}
+    layers = [Layer("test", {"data.name": "memory", **BASE})]
+    own = OwnCode(model=OwnModel("own.py:Putting", Putting))
+    stream, again = io.StringIO(), io.StringIO()
+    with pytest.raises(Interrupted):
+        train(Request(data=data, layers=layers, out=tmp_path / "run", own=own), Display(stream), StopAt(4))
+    run = resume(tmp_path / "run", Display(again), StopSignals(), data=data, own=own)
+    (line,) = lines(run, "nondeterministic")
+    assert (line["step"], line["operation"]) == (1, "put_")
+    assert stream.getvalue().count("put_ has no deterministic form here") == 1
+    assert "put_" not in again.getvalue()

@@ -1,9 +1,11 @@
 """Which device a run is on, in which precision and memory layout."""
 
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from goodfit.errors import DeviceError
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Precision", "autocast", "choose_device", "choose_precision", "choose_threads", "computing", "sum_dtype"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+NO_DETERMINISTIC_FORM = r"(\S+) does not have a deterministic implementation"  # begins torch's warning
 KINDS = ("cuda", "mps", "xpu", "cpu")
 
 
@@ -83,20 +86,57 @@ def choose_threads(count: int) -> int:
 
 
 @contextmanager
-def computing(device: "torch.device", threads: int, deterministic: bool) -> Iterator[None]:
-    """Compute with `threads` threads, and with kernels that repeat bit for bit, for the length of the block."""
+def computing(device: "torch.device", threads: int, deterministic: bool) -> Iterator[list[str]]:
+    """Compute with `threads` threads, and with kernels that repeat bit for bit, for the length of the block.
+
+    Yields a list to which the name of each operation that is used, and has no such kernel, is added once.
+    """
     import torch
 
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads()
+    # CPU kernels repeat as they are.
+    listening: AbstractContextManager[list[str]] = (
+        _deterministic() if deterministic and device.type == "cuda" else nullcontext([])
+    )
     torch.set_num_threads(threads)
-    if device.type == "cuda":  # CPU kernels repeat as they are
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(deterministic)
     try:
-        yield
+        with listening as heard:
+            yield heard
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _deterministic() -> Iterator[list[str]]:
+    """Use torch's deterministic kernels, and where there is none, hear which operation it warns of."""
+    import torch
+
+    heard: list[str] = []
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fills, memory.fill_uninitialized_memory = (
+        memory.fill_uninitialized_memory,
+        False,
+    )  # a help to find mistakes, which costs time
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", message=NO_DETERMINISTIC_FORM)
+            say = warnings.showwarning
+
+            def listen(message: Warning | str, *rest: Any, **named: Any) -> None:
+                found = re.match(NO_DETERMINISTIC_FORM, str(message))
+                if not found:
+                    say(message, *rest, **named)
+                elif found[1] not in heard:
+                    heard.append(found[1])
+
+            warnings.showwarning = listen
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            yield heard
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = fills
 
 
 def autocast(device: "torch.device", precision: Precision) -> AbstractContextManager[None]:

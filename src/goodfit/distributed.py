@@ -41,13 +41,13 @@ class Ranks:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def add_gradients(self, parameters: Sequence["Tensor"], flag: bool) -> bool:
-        """Replace each gradient by its sum over the ranks, in one message; return whether any rank raised `flag`.
+    def add_gradients(self, parameters: Sequence["Tensor"], flags: tuple[bool, ...]) -> tuple[bool, ...]:
+        """Replace each gradient by its sum over the ranks, in one message; return which of `flags` any rank raised.
 
         A parameter without a gradient counts as zero, so that the ranks agree on the message's layout.
         """
         if self.world == 1:
-            return flag
+            return flags
         import torch
         import torch.distributed as dist
 
@@ -55,12 +55,25 @@ class Ranks:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        message = torch.cat([gradient.reshape(-1).float() for gradient in gradients] + [gradients[0].new_tensor([float(flag)])])
+        message = torch.cat(
+            [gradient.reshape(-1).float() for gradient in gradients] + [gradients[0].new_tensor(flags, dtype=torch.float32)]
+        )
         dist.all_reduce(message)
-        parts = message.split([gradient.numel() for gradient in gradients] + [1])
+        parts = message.split([gradient.numel() for gradient in gradients] + [len(flags)])
         for gradient, part in zip(gradients, parts[:-1], strict=True):
             gradient.copy_(part.view_as(gradient))
-        return bool(parts[-1].item() > 0)
+        return tuple(raised > 0 for raised in parts[-1].tolist())
+
+    def largest(self, numbers: tuple[int, ...], device: "torch.device") -> tuple[int, ...]:
+        """Return the largest of each number over the ranks; `device` is where their messages lie."""
+        if self.world == 1:
+            return numbers
+        import torch
+        import torch.distributed as dist
+
+        message = torch.tensor(numbers, device=device)
+        dist.all_reduce(message, dist.ReduceOp.MAX)
+        return tuple(message.tolist())
 
     def share(self, tensors: Iterable["Tensor"]) -> None:
         """Give every rank the first rank's values of `tensors`."""

@@ -10,11 +10,14 @@ GoodfitError
 │   └── DeviceError     a device or precision that is not here
 └── RunError            exit 1: a run that was started and failed
     ├── DivergedError   the loss or the weights are no longer finite
-    └── NotFiniteError  the same, while there is still a way back
+    ├── NotFiniteError  the same, while there is still a way back
+    └── OutOfMemoryError  a step that the device has too little memory for, while there is one
 
 Interrupted             a stop by signal; exit 128 + its number
 """
 
+import json
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -30,13 +33,25 @@ __all__ = [
     "Interrupted",
     "ModelError",
     "NotFiniteError",
+    "OutOfMemoryError",
     "RunError",
+    "in_python",
     "unknown_name",
 ]
 
 
 MAX_LISTED = 40  # names in a message, which has to stay a line that can be read
 MAX_NAME = 60  # characters of a name in it, which may come out of a file
+
+# What a message calls by the command line's words: what it says for Python already, a command, settings, or a flag.
+COMMAND_WORDS = re.compile(
+    r"--[\w-]+( [^\s,]+)?, in Python (?P<said>\w+=)"
+    r"|goodfit resume (?P<run>'[^']*'|\S*\w)(?P<epochs> --epochs N)?"
+    r"|(?P<command>goodfit [a-z]+( --[a-z]+| [A-Z.]+)*)"
+    r"|(?P<settings>(--set ('[^']*'|\S*[^\s,;)]) ?)+)"
+    r"|--(?P<flag>batch-size|data-root|data|device|epochs|lr|model|out|target|trust-pickle|val)\b"
+    r"(?P<value>(?<=--model) '[^']*'|(?<=--model) \S*[^\s,;)]| full\b| \d+| [A-Z]+\b)?"
+)
 
 
 class GoodfitError(Exception):
@@ -94,6 +109,10 @@ class NotFiniteError(RunError):
     """The loss or the weights are no longer finite; the run can go back and leave the step out."""
 
 
+class OutOfMemoryError(RunError):
+    """A step for which the device has too little memory; the run can go back and take fewer examples at a time."""
+
+
 class Interrupted(BaseException):
     """A signal asked the program to stop; `signum` is its number, `saved` whether a checkpoint was written."""
 
@@ -111,3 +130,35 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     listed = ", ".join(known[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from: {listed}"
     return f"unknown {kind} {name!r}; {hint}"
+
+
+def in_python(message: str) -> str:
+    """Return a message that speaks of the command line as it is said in Python: `--set train.clip=1` as a keyword, and so on."""
+    return COMMAND_WORDS.sub(_keyword, message)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    if found["said"]:
+        return found["said"]
+    if found["command"]:
+        return found["command"]
+    if found["run"]:
+        return f"goodfit.resume({_quoted(found['run'])}{', epochs=N' if found['epochs'] else ''})"
+    if found["settings"]:
+        pairs = [text.strip("' ").partition("=") for text in found["settings"].split("--set ")[1:]]
+        after = " " if found["settings"].endswith(" ") else ""
+        return "settings={" + ", ".join(f'"{key}": {_literal(value)}' for key, _, value in pairs) + "}" + after
+    name = found["flag"].replace("-", "_")
+    return f"{name}={_literal(found['value'].strip()) if found['value'] else 'True' if name == 'trust_pickle' else ''}"
+
+
+def _literal(text: str) -> str:
+    """Return the value of a flag as Python writes it; what stands for a value, such as N or DIR, stays."""
+    if text in ("true", "false"):
+        return text.capitalize()
+    stands = text == "..." or re.fullmatch(r"[A-Z]+|-?[\d.e-]+|[\[{\"].*", text)
+    return text if stands else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text.strip("'"), ensure_ascii=False)

@@ -1,12 +1,12 @@
 """The visible loop: what happens between two steps of a run, and when."""
 
 import copy
+import math
 import os
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from shlex import quote
 
@@ -16,6 +16,8 @@ from goodfit.artefacts.records import (
     BackRecord,
     EndRecord,
     EvaluationRecord,
+    HalvingRecord,
+    NondeterministicRecord,
     Observer,
     Record,
     SkipRecord,
@@ -26,13 +28,13 @@ from goodfit.artefacts.records import (
 from goodfit.artefacts.run import Run, line_of_test_use
 from goodfit.artefacts.saver import Saver
 from goodfit.data.dataset import SplitName
-from goodfit.errors import DivergedError, NotFiniteError, RunError
+from goodfit.errors import DivergedError, NotFiniteError, OutOfMemoryError, RunError
 from goodfit.evaluation.evaluate import EvaluationStopped, TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.files import PatientFile
-from goodfit.recovery import find_bad_step, go_back
+from goodfit.recovery import find_bad_step, go_back, write_halvings
 from goodfit.session import Session
-from goodfit.training.state import Best, SkippedStep
+from goodfit.training.state import Best, Halving, SkippedStep
 
 __all__ = ["Fitting"]
 
@@ -49,6 +51,7 @@ class Fitting:
     run: Run
     log: MetricsLog | None  # of the first rank
     observers: Sequence[Observer]
+    heard: Sequence[str] = ()  # operations without a deterministic form, as they are used
     seconds_before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -66,8 +69,9 @@ class Fitting:
     def fit(self) -> bool:
         """Train until the epochs are done, early stopping, or a signal; return whether training ended.
 
-        A step that makes the loss or the weights not finite is left out; raises DivergedError for the third of them, and
-        RunError where the disk does not take several saves in a row. What was saved before stays.
+        A step that makes the loss or the weights not finite is left out; one that memory does not suffice for is done in
+        more parts. Raises DivergedError for the third of the first kind, and RunError where a step of one example at a time
+        is too large or the disk does not take several saves in a row. What was saved before stays.
         """
         loader = self.session.trainer.loader
         with closing(self.saver) if self.saver else nullcontext(), closing(self.test_uses), closing(loader):
@@ -79,6 +83,9 @@ class Fitting:
                 except NotFiniteError as error:
                     reason = None
                     self._leave_out(error)
+                except OutOfMemoryError as error:
+                    reason = None
+                    self._halve(error)
             return reason != "a signal" and self._end(reason)
 
     def _train(self) -> str:
@@ -93,6 +100,10 @@ class Fitting:
             epoch_ends = state.step % plan.steps_per_epoch == 0
             if step.skipped:
                 self._tell(SkipRecord(state.step, self._epoch(), step.skipped.examples))
+            if state.halvings:
+                self._tell_halvings(step.index)
+            if self.heard:
+                self._tell_nondeterministic()
             if epoch_ends or state.step % self.config.log.every_steps == 0:
                 self._log_loss(step.learning_rate)
             if (epoch_ends and not self._evaluate()) or step.stop:
@@ -122,7 +133,7 @@ class Fitting:
         except EvaluationStopped:
             return False
         validates = self.curve_split == "val"
-        if not isfinite(evaluation.loss):
+        if not math.isfinite(evaluation.loss):
             raise NotFiniteError(f"the {self.curve_split} loss became {evaluation.loss} by step {state.step}")
         state.evaluated_step = state.step
         better = validates and (state.best is None or evaluation.loss < state.best.loss)
@@ -221,14 +232,25 @@ class Fitting:
                 return
             self._save()
 
+    def _tell_halvings(self, index: int) -> None:
+        for halving in self.state.halvings:
+            if halving.step == index:
+                self._tell(HalvingRecord(self.state.step, self._epoch(), halving.accumulate))
+
+    def _tell_nondeterministic(self) -> None:
+        """Record each operation once in a run, whatever the number of its resumes."""
+        for operation in self.heard:
+            if operation not in self.state.nondeterministic:
+                self.state.nondeterministic.append(operation)
+                self._tell(NondeterministicRecord(self.state.step, self._epoch(), operation))
+
     def _leave_out(self, error: NotFiniteError) -> None:
         """Go back to the last good state and find the step to leave out from there; raise DivergedError if that is no help."""
-        if self.saver:
-            self.saver.forget()
-        noticed, known = self.state.step, self.state.skipped_steps
-        go_back(self.session, self.run, known)
+        self._forget_saves()
+        noticed, known, halvings = self.state.step, self.state.skipped_steps, self.state.halvings
+        go_back(self.session, self.run, known, halvings)
         bad = find_bad_step(self.session, noticed)
-        go_back(self.session, self.run, [*known, bad] if bad else known)
+        go_back(self.session, self.run, [*known, bad] if bad else known, halvings)
         if bad is None or len(known) + 1 >= MAX_BAD_STEPS:
             what = f"{len(known) + 1} steps did that" if bad else "no single step did it"
             raise DivergedError(
@@ -237,6 +259,26 @@ class Fitting:
             ) from error
         self.last_log = (self.state.step, time.perf_counter())
         self._tell(BackRecord(self.state.step, self.state.log_length, f"{error}: {_said(bad)}"))
+
+    def _halve(self, error: OutOfMemoryError) -> None:
+        """Go back, to compute the batches from this step on in twice as many parts; raise RunError if they cannot be smaller."""
+        self._forget_saves()
+        trainer, step = self.session.trainer, self.state.step
+        if trainer.micro_batch == 1:
+            raise RunError(f"{error}; no less is possible: choose smaller inputs or a smaller model, and start a new run")
+        halvings = [*self.state.halvings, Halving(step, 2 * trainer.parts)]
+        if self.log:
+            write_halvings(self.run, halvings)
+        go_back(self.session, self.run, self.state.skipped_steps, halvings)
+        self.last_log = (self.state.step, time.perf_counter())
+        size = math.ceil(trainer.micro_batch * trainer.parts / halvings[-1].accumulate)
+        self._tell(BackRecord(self.state.step, self.state.log_length, f"{error}: {size} from that step on"))
+
+    def _forget_saves(self) -> None:
+        """Drop what is not on disk, and wait for the other ranks, so that all go back to the same checkpoint."""
+        if self.saver:
+            self.saver.forget()
+        self.session.ranks.wait()
 
     def _epoch(self) -> float:
         return self.state.step / self.session.plan.steps_per_epoch

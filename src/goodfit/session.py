@@ -15,7 +15,7 @@ from goodfit.data.dataset import SplitName
 from goodfit.data.examples import Examples
 from goodfit.data.image_transform import ImageTransform
 from goodfit.data.stream import first_examples, make_loader
-from goodfit.devices import Precision, sum_dtype
+from goodfit.devices import sum_dtype
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError, DataError, unknown_name
 from goodfit.evaluation.evaluate import TrainedModel, evaluate
@@ -29,7 +29,7 @@ from goodfit.training.schedules import Schedule, build_schedule, constant
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Step, Trainer
 
-__all__ = ["Session", "make_session"]
+__all__ = ["Session", "make_session", "make_state"]
 
 # Where the run was made does not belong in the model file: equal runs give equal files.
 NOT_RECORDED = ("data.name", "data.root", "train.device", "train.threads", "data.processes", "data.budget", "data.timeout")
@@ -159,7 +159,7 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
     assert precision != "auto"
     _check_augmentation(plan)
     channels_last = plan.architecture.channels_last
-    state = _make_state(plan, device, precision, channels_last)
+    state = make_state(plan, device)
     augmentation = Augmentation(**config.augment.model_dump())
     trainer = Trainer(
         state=state,
@@ -191,12 +191,13 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
     return Session(plan, trainer, ranks, device)
 
 
-def _make_state(plan: Plan, device: torch.device, precision: Precision, channels_last: bool) -> RunState:
-    config, own = plan.config, plan.own
+def make_state(plan: Plan, device: torch.device) -> RunState:
+    """Return the state of a plan's run before its first step."""
+    config, own, precision = plan.config, plan.own, plan.config.train.precision
     inputs, _ = first_examples(plan.dataset, 1, config.train.seed)
     parts = build_parts(own, config, inputs, plan.start, plan.architecture)
     model = parts.module.to(device)
-    if channels_last:
+    if plan.architecture.channels_last:
         model = model.to(memory_format=torch.channels_last)
     # A fused step that the scaler skips leaves momentum buffers uninitialised.
     optimizer = make_optimizer(own, replace(parts, module=model), config, fused=precision != "fp16")

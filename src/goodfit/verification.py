@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from goodfit.artefacts.checkpoint import Checkpoint, newest_checkpoint, whole_checkpoints
+from goodfit.artefacts.checkpoint import Checkpoint, whole_checkpoints
 from goodfit.artefacts.metrics_log import MetricsLog
-from goodfit.artefacts.run import START, Run
+from goodfit.artefacts.run import HALVINGS, START, Run
 from goodfit.devices import computing
 from goodfit.distributed import Ranks
 from goodfit.errors import FileError
 from goodfit.fitting import Fitting
 from goodfit.planning import Plan
+from goodfit.recovery import restore
 from goodfit.session import make_session
 
 __all__ = ["Verification", "verify_run"]
 
-COPIED = ("config.toml", "environment.json", START, "metrics.jsonl")
+COPIED = ("config.toml", "environment.json", START, HALVINGS, "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,12 @@ def _replay(folder: Path, plan: Plan, end: Checkpoint) -> str | None:
         return state.evaluated_step >= evaluated if state.step >= end.step else state.step == end.step - 1 and not is_evaluating
 
     session = make_session(plan, Ranks(), stop_asked)
-    checkpoint, _ = newest_checkpoint(run.checkpoints)
-    if checkpoint:
-        checkpoint.restore(session.state)
+    restore(session, run)
     log = MetricsLog(folder / "metrics.jsonl", session.state.log_length)
     settings = plan.config.train
     try:
-        with computing(session.device, settings.threads, settings.deterministic):
-            Fitting(session, run, log, []).fit()
+        with computing(session.device, settings.threads, settings.deterministic) as heard:
+            Fitting(session, run, log, [], heard).fit()
     finally:
         log.close()
     return _difference(end.path, run.checkpoints / end.path.name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from goodfit.artefacts.checkpoint import Checkpoint, newest_checkpoint
+from goodfit.artefacts.checkpoint import Checkpoint
 from goodfit.artefacts.environment import describe_environment, differences
 from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.records import Observer
@@ -23,6 +23,7 @@ from goodfit.errors import ConfigError, DataError, GoodfitError, Interrupted
 from goodfit.files import check_new_folder, write_atomically
 from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
+from goodfit.recovery import restore
 from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
 from goodfit.training.own import OwnCode
@@ -193,11 +194,9 @@ def _check_data(run: Run, made: Plan, screen: Screen) -> None:
 
 def _restore(session: Session, run: Run, screen: Screen) -> Checkpoint | None:
     """Load the newest complete checkpoint, if there is one, into the session; raise ConfigError if no step is left to do."""
-    checkpoint, damage = newest_checkpoint(run.checkpoints)
+    checkpoint, damage = restore(session, run)
     for line in damage:
         screen.say(f"{line}; going back to the one before")
-    if checkpoint:
-        checkpoint.restore(session.state)
     step, total = session.state.step, session.plan.total_steps
     if step > total or (run.end and step == total):
         done = step // session.plan.steps_per_epoch
@@ -210,6 +209,8 @@ def _say_start(session: Session, run: Run, checkpoint: Checkpoint | None, screen
         screen.say(f"resuming from step {checkpoint.step}")
     else:
         screen.say("no checkpoint was written yet: starting from step 0")
+    for halving in session.state.halvings:
+        screen.say(f"from step {halving.step + 1} on batches are computed in {halving.accumulate} parts: memory ran out there")
     _say_changes(run, session.plan, session.ranks.world, screen, "it goes on, but its last bits will differ")
 
 
@@ -229,9 +230,9 @@ def _fit(session: Session, run: Run, screen: Screen, signals: StopSignals, *, se
     observers: list[Observer] = [*board, screen]
     try:
         settings = session.plan.config.train
-        with computing(session.device, settings.threads, settings.deterministic):
+        with computing(session.device, settings.threads, settings.deterministic) as heard:
             screen.begin(session, run.path)
-            ended = Fitting(session, run, log, observers, seconds_before=seconds).fit()
+            ended = Fitting(session, run, log, observers, heard, seconds_before=seconds).fit()
     finally:
         for observer in [*observers, *([log] if log else [])]:
             observer.close()

@@ -9,6 +9,8 @@ __all__ = [
     "BackRecord",
     "EndRecord",
     "EvaluationRecord",
+    "HalvingRecord",
+    "NondeterministicRecord",
     "Observer",
     "Record",
     "SkipRecord",
@@ -110,6 +112,37 @@ class SkipRecord:
 
 
 @dataclass(frozen=True)
+class HalvingRecord:
+    """The first step of those that are computed in more parts, because memory ran out there."""
+
+    step: int  # updates done, this one counted
+    epoch: float
+    accumulate: int  # parts of a batch
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of metrics.jsonl."""
+        return {"event": "halving", "step": self.step, "epoch": round(self.epoch, 6), "accumulate": self.accumulate}
+
+
+@dataclass(frozen=True)
+class NondeterministicRecord:
+    """The first use of an operation that has no deterministic form on the device."""
+
+    step: int  # updates done
+    epoch: float
+    operation: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of metrics.jsonl."""
+        return {
+            "event": "nondeterministic",
+            "step": self.step,
+            "epoch": round(self.epoch, 6),
+            "operation": self.operation,
+        }
+
+
+@dataclass(frozen=True)
 class BackRecord:
     """The run went back to an earlier state: what was told of later steps is to be forgotten."""
 
@@ -126,7 +159,17 @@ class TroubleRecord:
     text: str
 
 
-Record = TrainRecord | EvaluationRecord | TestRecord | EndRecord | SkipRecord | BackRecord | TroubleRecord
+Record = (
+    TrainRecord
+    | EvaluationRecord
+    | TestRecord
+    | EndRecord
+    | SkipRecord
+    | HalvingRecord
+    | NondeterministicRecord
+    | BackRecord
+    | TroubleRecord
+)
 
 
 class Observer(Protocol):

@@ -1,6 +1,6 @@
 """The run folder, as an object: what lies in it, and what it says.
 
-config.toml · environment.json · metrics.jsonl · test_uses.jsonl · TensorBoard events · checkpoints/ ·
+config.toml · environment.json · metrics.jsonl · test_uses.jsonl · halvings.json · TensorBoard events · checkpoints/ ·
 best.safetensors · last.safetensors
 """
 
@@ -26,8 +26,9 @@ from goodfit.files import new_folder, write_atomically
 from goodfit.html import table
 from goodfit.models.own import OwnModel
 
-__all__ = ["START", "Run", "find_runs", "line_of_test_use", "model_path"]
+__all__ = ["HALVINGS", "START", "Run", "find_runs", "line_of_test_use", "model_path"]
 
+HALVINGS = "halvings.json"  # in the run folder: from which steps on memory made the micro-batch smaller
 START = "start.safetensors"  # in the run folder: the model file that training went on from
 
 

@@ -68,6 +68,9 @@ class Training:
         elif isinstance(record, records.BackRecord):
             self._go_back(record)
             lines = field("trouble", f"{record.reason}; going on from step {count(record.step)}", width)
+        elif isinstance(record, records.NondeterministicRecord):
+            what = f"{record.operation} has no deterministic form here: done again, or resumed, this run may end in other last bits"
+            lines = field("note", what, width)
         elif isinstance(record, records.TroubleRecord):
             lines = field("trouble", record.text, width)
         elif isinstance(record, records.EndRecord):

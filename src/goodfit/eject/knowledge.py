@@ -144,7 +144,7 @@ def _name_settings(known: Knowledge) -> None:
     rate = known.constant("LEARNING_RATE", float(plan.config.optim.lr or 0))
     known.specializer.repeated["base_rates"] = rate
     if settings.accumulate > 1:
-        attributes[id(trainer), "accumulate"] = known.constant("ACCUMULATE", settings.accumulate, "parts of a batch")
+        attributes[id(trainer), "parts"] = known.constant("ACCUMULATE", settings.accumulate, "parts of a batch")
     if settings.clip:
         attributes[id(trainer), "clip"] = known.constant("CLIP", settings.clip, "largest norm of the gradient")
     total = Static(plan.total_steps, parse("EPOCHS * STEPS_PER_EPOCH"))
@@ -182,11 +182,12 @@ def _set_rules(known: Knowledge) -> None:
     stored, targets = torch.empty(0), torch.empty(0)
     specializer.objects |= {id(stored): Code(name("stored")), id(targets): Code(name("targets"))}
     batch = Batch(stored, targets, WHOLE)
+    no_flags: Value = Row((Static(False), Static(False)))
     whole, nothing = (lambda *_: Static(WHOLE)), (lambda *_: Static(None))
     specializer.rules |= {
         Loader.__call__: lambda *_: Static(batch),
         Ranks.slice: whole,
-        Ranks.add_gradients: lambda *_: Static(False),
+        Ranks.add_gradients: lambda *_: no_flags,
         Ranks.share: nothing,
         Ranks.add: nothing,
         check_outputs: nothing,

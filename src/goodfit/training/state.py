@@ -13,7 +13,7 @@ from goodfit.errors import FileError
 from goodfit.training.ema import MovingAverage
 from goodfit.training.own import OwnSchedule
 
-__all__ = ["Best", "RunState", "SkippedStep"]
+__all__ = ["Best", "Halving", "RunState", "SkippedStep"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class SkippedStep:
 
     step: int
     examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Halving:
+    """From step `step` on, counted from 0, a batch goes through the model in `accumulate` parts, because memory ran out there."""
+
+    step: int
+    accumulate: int
 
 
 @dataclass
@@ -50,8 +58,14 @@ class RunState:
     epochs_since_best: int = 0
     evaluated_step: int = 0  # of the last evaluation: a stop may fall between an epoch's end and its evaluation
     skipped_steps: list[SkippedStep] = field(default_factory=list)
+    halvings: list[Halving] = field(default_factory=list)  # of the micro-batch
+    nondeterministic: list[str] = field(default_factory=list)  # operations that were used and have no deterministic form
     schedule: OwnSchedule | None = None  # where it has a state of its own; goodfit's are functions of the step
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
+
+    def __post_init__(self) -> None:
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -76,6 +90,8 @@ class RunState:
             "epochs_since_best": self.epochs_since_best,
             "evaluated_step": self.evaluated_step,
             "skipped_steps": [asdict(skipped) for skipped in self.skipped_steps],
+            "halvings": [asdict(halving) for halving in self.halvings],
+            "nondeterministic": self.nondeterministic,
             "log_length": self.log_length,
             "scaler": self.scaler.state_dict(),
             "optimizer": {
@@ -110,6 +126,8 @@ class RunState:
             self.epochs_since_best = int(values["epochs_since_best"])
             self.evaluated_step = int(values["evaluated_step"])
             self.skipped_steps = [SkippedStep(int(kept["step"]), tuple(kept["examples"])) for kept in values["skipped_steps"]]
+            self.halvings = [Halving(int(kept["step"]), int(kept["accumulate"])) for kept in values["halvings"]]
+            self.nondeterministic = [str(name) for name in values["nondeterministic"]]
             self.log_length = int(values["log_length"])
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             first = f"{(str(error).strip() or repr(error)).splitlines()[0]:.300}"

@@ -14,7 +14,7 @@ from goodfit.data.stream import StreamLoader
 from goodfit.data.transforms import Transform
 from goodfit.devices import Precision, autocast
 from goodfit.distributed import Ranks
-from goodfit.errors import NotFiniteError, RunError
+from goodfit.errors import NotFiniteError, OutOfMemoryError, RunError
 from goodfit.inputs import Inputs, call, split, tensors
 from goodfit.models.freezing import set_training
 from goodfit.models.outputs import in_float32, prediction_of
@@ -59,7 +59,7 @@ class Trainer:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "fp32"
     channels_last: bool = False
-    accumulate: int = 1
+    accumulate: int = 1  # parts in which a batch goes through the model, unless memory asks for more
     clip: float = 0.0
     frozen: bool = False
     reseeds_libraries: bool = False  # Python's and numpy's generators too, from which code of the user's may draw
@@ -68,9 +68,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
-        self.base_rates: list[float] = [
-            group.setdefault("initial_lr", group["lr"]) for group in self.state.optimizer.param_groups
-        ]
+        self.base_rates: list[float] = [group["initial_lr"] for group in self.state.optimizer.param_groups]
 
     def steps(self, until: int | None = None) -> Iterator[Step]:
         """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each."""
@@ -93,8 +91,14 @@ class Trainer:
         reseed(self.seed, "module", index, self.ranks.rank, libraries=self.reseeds_libraries)
         state.optimizer.zero_grad(set_to_none=True)
         weight = self.loss.weight(targets)
-        loss, predictions = self._backward(inputs, targets[mine], weight)
-        stop = self.ranks.add_gradients(self.parameters, self.stop_asked())
+        is_short = False
+        try:
+            loss, predictions = self._backward(inputs, targets[mine], weight)
+        except torch.OutOfMemoryError:
+            is_short = True  # to be raised when the other ranks know, and when what the error holds of the graph is gone
+        stop, is_short = self.ranks.add_gradients(self.parameters, (self.stop_asked(), is_short))
+        if is_short:
+            raise OutOfMemoryError(f"memory ran out at step {index + 1} with {self.micro_batch} examples at a time")
         if self.clip:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
@@ -122,6 +126,20 @@ class Trainer:
         if self.state.schedule:
             for group in self.state.optimizer.param_groups:
                 group["lr"] *= factor
+
+    @property
+    def parts(self) -> int:
+        """In how many parts the next batch goes through the model."""
+        parts = self.accumulate
+        for halving in self.state.halvings:
+            if halving.step <= self.state.step:
+                parts = max(parts, halving.accumulate)
+        return parts
+
+    @property
+    def micro_batch(self) -> int:
+        """The largest number of examples that go through the model at a time, in the next step."""
+        return math.ceil(self.loader.batch_size / self.ranks.world / self.parts)
 
     def take_loss(self) -> float:
         """Return the mean loss over all ranks since it was last taken, nan if no step was; this reads the device.
@@ -179,13 +197,13 @@ class Trainer:
         return inputs, targets, mine
 
     def _backward(self, inputs: Inputs, targets: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor | None]:
-        """Add the gradient of this rank's examples, in `accumulate` parts.
+        """Add the gradient of this rank's examples, in as many parts as the memory asks for.
 
         Returns their share of the batch's mean loss, and the predictions.
         """
         if not len(targets):  # a rank may have none of a small batch; most modules cannot compute with none
             return torch.zeros((), device=self.device), None
-        if self.accumulate == 1 and self.ranks.world == 1:
+        if self.parts == 1 and self.ranks.world == 1:
             outputs = self._forward(inputs)
             loss = self.loss.mean(outputs, targets, weight)
             self.state.scaler.scale(loss).backward()
@@ -207,6 +225,8 @@ class Trainer:
         try:
             with autocast(self.device, self.precision):
                 outputs = call(self.state.model, inputs)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(inputs))
             what = f"the model failed at step {self.state.step} with a batch of {shapes}: {said(error)}"
@@ -217,6 +237,6 @@ class Trainer:
 
     def _part_sizes(self, count: int) -> list[int]:
         """Cut `count` examples as small as a whole batch's parts are; a last one of a single example joins the one before."""
-        size = math.ceil(self.loader.batch_size / self.ranks.world / self.accumulate)
+        size = self.micro_batch
         number = steps_per_epoch(count, size)
         return [size] * (number - 1) + [count - size * (number - 1)]
