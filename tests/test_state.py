@@ -35,6 +35,7 @@ def take_step(state: RunState) -> None:
     state.optimizer.zero_grad()
     loss = state.model(torch.randn(5, 3, 8, 8, generator=draws)).square().sum()
     state.scaler.scale(loss).backward()
+    state.wait_for_copy()
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.ema:

@@ -257,3 +257,23 @@ def test_the_average_follows_the_weights() -> None:
     averaged = replace(trainer.state, model=trainer.state.ema.module)
     torch.testing.assert_close(torch.cat([tensor.flatten() for tensor in averaged.model.state_dict().values()]), expected)
     assert torch.equal(weights(trainer), weights(plain))
+
+
+def test_an_update_waits_for_the_copy_of_what_it_changes() -> None:
+    trainer = make(network())
+    before = weights(trainer).clone()
+
+    class Copying:
+        """Reads the weights when it is waited for, as late as a copy may be made."""
+
+        def result(self) -> None:
+            self.read = weights(trainer).clone()
+            self.has_gradient = trainer.parameters[0].grad is not None
+
+    copying = Copying()
+    trainer.state.copying = copying  # type: ignore[assignment]
+    train(trainer, 1)
+    assert torch.equal(copying.read, before)
+    assert copying.has_gradient, "the loop has computed meanwhile"
+    assert not torch.equal(weights(trainer), before)
+    assert trainer.state.copying is None

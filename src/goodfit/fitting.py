@@ -59,7 +59,8 @@ class Fitting:
         self.state = self.session.state
         self.config = self.session.plan.config
         self.curve_split: SplitName = "val" if "val" in self.session.plan.dataset.splits else "test"
-        self.saver = Saver(self.run.checkpoints, self.log, self.config.checkpoint.keep) if self.log else None
+        own, keep = self.session.plan.own, self.config.checkpoint.keep
+        self.saver = Saver(self.run.checkpoints, self.log, keep, self.state, at_once=own.is_given) if self.log else None
         self.test_uses = PatientFile(self.run.path / "test_uses.jsonl" if self.log else Path(os.devnull))
         self.last_save = time.perf_counter()
         self.save_waits = False  # for the one that is being written
@@ -123,7 +124,7 @@ class Fitting:
         self.last_log = (step, now)
         self._tell(TrainRecord(step, self._epoch(), loss, learning_rate, self._seconds(), speed))
         if self.saver:
-            self.saver.prepare(self.state)
+            self.saver.prepare()
 
     def _evaluate(self) -> bool:
         """Evaluate at the end of an epoch, unless a signal prevents it; only the validation split chooses the best step."""
@@ -197,7 +198,7 @@ class Fitting:
         """Begin to save the state as it is now."""
         if self.saver:
             self._settle()
-            self.saver.begin(self.state, self._seconds())
+            self.saver.begin(self._seconds())
         self.last_save = time.perf_counter()
 
     def _settle(self) -> None:

@@ -6,7 +6,7 @@ of itself, is written last. A folder without a right manifest is not a checkpoin
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -76,9 +76,12 @@ class Snapshot:
     values: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def take(cls, state: RunState, seconds: float, copy: HostCopy) -> "Snapshot":
-        """Copy `state` into the buffers of `copy`; the next snapshot taken with them overwrites this one."""
-        return cls(state.step, seconds, copy.take(state.tensors()), deepcopy(state.values()))
+    def take(cls, state: RunState, seconds: float, copy: HostCopy, now: Container[str] | None = None) -> "Snapshot":
+        """Copy `state` into the buffers of `copy`; the next snapshot taken with them overwrites this one.
+
+        Where `now` is given, the tensors with other names are copied by `copy.finish`.
+        """
+        return cls(state.step, seconds, copy.take(state.tensors(), now), deepcopy(state.values()))
 
 
 def save_checkpoint(folder: Path, snapshot: Snapshot) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Saving a run off its loop's path: the state is copied between two steps, and a thread writes the copy."""
+"""Saving a run off its loop's path: a thread copies the state before the next update changes it, and writes the copy."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -20,17 +20,23 @@ __all__ = ["Saver"]
 class Saver:
     """Writes the checkpoints and model files of one run, one save at a time and in order.
 
+    Between two updates most of a state does not change, so the thread copies it while the loop computes the next gradient;
+    the update waits for it. With `at_once`, for code that may change anything at any time, the loop copies all of it itself.
     An error of the thread is raised by the next `wait`: RunError where the disk does not take a save, and
     NotFiniteError, before anything is written, for numbers that nobody wants to have saved.
     """
 
-    def __init__(self, folder: Path, log: MetricsLog, keep: int | Literal["best", "all"]) -> None:
+    def __init__(
+        self, folder: Path, log: MetricsLog, keep: int | Literal["best", "all"], state: RunState, *, at_once: bool
+    ) -> None:
         self._folder = folder
+        self._state = state
+        self._at_once = at_once
         self._log = log
         self._keep = keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
-        self._state = HostCopy()
+        self._copy = HostCopy()
         self._models: dict[Path, HostCopy] = {}
         self._waiting: dict[Path, ModelFile] = {}
         self._preparing: Future[None] | None = None
@@ -40,22 +46,27 @@ class Saver:
         """Whether a save is being written."""
         return self._writing is not None and not self._writing.done()
 
-    def prepare(self, state: RunState) -> None:
-        """Let the thread allocate the buffers for `state`, once, so that the first save does not have to."""
+    def prepare(self) -> None:
+        """Let the thread allocate the buffers for the state, once, so that the first save does not have to."""
         if self._preparing is None and self._writing is None:
-            self._preparing = self._thread.submit(self._state.prepare, state.tensors())
+            self._preparing = self._thread.submit(self._copy.prepare, self._state.tensors())
 
     def hold(self, path: Path, file: ModelFile) -> None:
         """Copy a model file's content, to be written to `path` with the next save; none may be being written."""
         copy = self._models.setdefault(path, HostCopy())
-        self._waiting[path] = replace(file, tensors=copy.take(file.tensors))
+        now = None if self._at_once else [name.removeprefix("model.") for name in self._state.changed_by_passes()]
+        self._waiting[path] = replace(file, tensors=copy.take(file.tensors, now))
+        self._state.copying = self._thread.submit(copy.finish)
 
-    def begin(self, state: RunState, seconds: float) -> None:
+    def begin(self, seconds: float) -> None:
         """Copy the state, and let the thread write it with the model files that wait; none may be being written."""
         if self._preparing:
             self._preparing.result()
+        state = self._state
         state.log_length = self._log.length
-        snapshot = Snapshot.take(state, seconds, self._state)
+        now = None if self._at_once else state.changed_by_passes()
+        snapshot = Snapshot.take(state, seconds, self._copy, now)
+        state.copying = self._thread.submit(self._copy.finish)
         self._writing = self._thread.submit(self._write, snapshot, state.best.step if state.best else None)
 
     def wait(self) -> bool:

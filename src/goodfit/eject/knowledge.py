@@ -39,6 +39,7 @@ from goodfit.training.ema import MovingAverage
 from goodfit.training.losses import CrossEntropy
 from goodfit.training.optimizers import optimizer_arguments
 from goodfit.training.own import OwnLoss
+from goodfit.training.state import RunState
 from goodfit.training.trainer import Trainer
 
 __all__ = ["Knowledge", "know"]
@@ -188,6 +189,7 @@ def _set_rules(known: Knowledge) -> None:
         Loader.__call__: lambda *_: Static(batch),
         Ranks.slice: whole,
         Ranks.add_gradients: lambda *_: no_flags,
+        RunState.wait_for_copy: nothing,
         Ranks.share: nothing,
         Ranks.add: nothing,
         check_outputs: nothing,

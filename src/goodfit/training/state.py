@@ -3,6 +3,7 @@
 What is not here is a function of (seed, step): the order of the examples, augmentation, the learning rate.
 """
 
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,6 +63,7 @@ class RunState:
     nondeterministic: list[str] = field(default_factory=list)  # operations that were used and have no deterministic form
     schedule: OwnSchedule | None = None  # where it has a state of its own; goodfit's are functions of the step
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
+    copying: Future[None] | None = field(default=None, repr=False)  # of what only an update changes
 
     def __post_init__(self) -> None:
         for group in self.optimizer.param_groups:
@@ -80,6 +82,16 @@ class RunState:
         for index, values in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
         return found | {"loss_sum": self.loss_sum, "weight_sum": self.weight_sum}
+
+    def changed_by_passes(self) -> set[str]:
+        """Return the names of the tensors that may change before the next update; code of the user's own may change others."""
+        return {f"model.{name}" for name, _ in self.model.named_buffers()} | {"loss_sum", "weight_sum"}
+
+    def wait_for_copy(self) -> None:
+        """Return when nothing is being copied that an update is about to change."""
+        if self.copying:
+            self.copying.result()
+            self.copying = None
 
     def values(self) -> dict[str, Any]:
         """Return everything else as JSON values."""

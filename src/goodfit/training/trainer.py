@@ -99,6 +99,7 @@ class Trainer:
         stop, is_short = self.ranks.add_gradients(self.parameters, (self.stop_asked(), is_short))
         if is_short:
             raise OutOfMemoryError(f"memory ran out at step {index + 1} with {self.micro_batch} examples at a time")
+        state.wait_for_copy()
         if self.clip:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
