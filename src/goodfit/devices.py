@@ -141,10 +141,10 @@ def _deterministic() -> Iterator[list[str]]:
 
 def autocast(device: "torch.device", precision: Precision) -> AbstractContextManager[None]:
     """Return the context in which a forward pass runs in `precision`."""
-    import torch
-
     if precision == "fp32":
         return nullcontext()
+    import torch
+
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 

@@ -4,7 +4,7 @@ Order is a permutation addressed by (seed, epoch). Examples lie in one store (RA
 are gathered there, a block of batches at a time, without worker processes.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +17,10 @@ from goodfit.randomness import generator
 
 __all__ = ["Batch", "Loader", "check_batch_size", "steps_per_epoch"]
 
-BLOCK_BYTES = 4 << 20  # gathered at once: large enough to spread the cost of a call, small enough to stay in cache
+BLOCK_BYTES = 1 << 20  # gathered at once: large enough to spread the cost of a call, small enough to stay in a core's cache
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """One update's examples: inputs of this rank, and the targets of the whole global batch."""
 
     inputs: Inputs  # (n, ...) of the examples `part`
@@ -76,8 +75,8 @@ class Loader:
         example_bytes = max(1, split.inputs[0].numel() * split.inputs.element_size())
         self.block = max(1, min(64, BLOCK_BYTES // (example_bytes * batch_size)))
         self._epoch = -1
-        self._block = (-1, -1)
-        self._given = -1
+        self._block: list[Batch] = []  # the next batches, the last first
+        self._next = -1  # the step of the first of them
 
     def positions(self, step: int) -> Tensor:
         """Return the positions in the split of the examples of batch `step`, for all ranks."""
@@ -87,13 +86,11 @@ class Loader:
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of `step`, on the device."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        block, place = divmod(index, self.block)
         # A module may write on its inputs, which can be this very memory: no batch is given out twice.
-        if self._block != (epoch, block) or place <= self._given:
-            self._gather(epoch, block)
-        self._given = place
-        return self._batches[place]
+        if step != self._next or not self._block:
+            self._gather(step)
+        self._next = step + 1
+        return self._block.pop()
 
     def close(self) -> None:
         """End what reads ahead; here nothing does."""
@@ -106,24 +103,25 @@ class Loader:
     def _shuffle(self, epoch: int) -> None:
         if epoch != self._epoch:
             self._order = torch.randperm(self.count, generator=generator(self.seed, "shuffle", epoch))
+            self._targets = self.targets[self._order].to(self.device)
             self._epoch = epoch
 
-    def _gather(self, epoch: int, block: int) -> None:
-        """Gather a block of batches in one indexing of the store."""
+    def _gather(self, step: int) -> None:
+        """Gather a block of batches, from that of `step` on, in one indexing of the store."""
+        epoch, first = divmod(step, self.steps_per_epoch)
         self._shuffle(epoch)
-        first = block * self.block
         last = min(first + self.block, self.steps_per_epoch)
-        order = self._order[self._bounds(first, last)]
+        places = self._bounds(first, last)
         bounds = [self._bounds(index, index + 1) for index in range(first, last)]
         sizes = [bound.stop - bound.start for bound in bounds]
-        targets = self.targets[order].to(self.device).split(sizes)
-        mine = [self.share.slice(size) for size in sizes]
+        parts = [self.share.slice(size) for size in sizes]
+        order = self._order[places]
         if self.share.world > 1:
-            order = torch.cat([part[kept] for part, kept in zip(order.split(sizes), mine, strict=True)])
+            order = torch.cat([batch[part] for batch, part in zip(order.split(sizes), parts, strict=True)])
         stored = self.inputs.index_select(0, self.rows[order].to(self.inputs.device)).to(self.device)
-        inputs = stored.split([part.stop - part.start for part in mine])
-        self._batches = [Batch(*parts) for parts in zip(inputs, targets, mine, strict=True)]
-        self._block = (epoch, block)
+        inputs = stored.split([part.stop - part.start for part in parts])
+        batches = zip(inputs, self._targets[places].split(sizes), parts, strict=True)
+        self._block = [Batch(*batch) for batch in batches][::-1]
 
 
 def _free_bytes(device: torch.device) -> int:
