@@ -15,7 +15,7 @@ from goodfit.artefacts.records import BackRecord, Record
 from goodfit.artefacts.run import Run
 from goodfit.display import Display
 from goodfit.distributed import Ranks
-from goodfit.errors import FileError, Interrupted, OutOfMemoryError, RunError
+from goodfit.errors import DeviceError, FileError, Interrupted, OutOfMemoryError, RunError
 from goodfit.inputs import Inputs
 from goodfit.session import make_session
 from goodfit.signals import StopSignals
@@ -150,6 +150,27 @@ def test_one_example_that_does_not_fit_ends_the_run(tmp_path: Path, device: Devi
     with pytest.raises(RunError, match="memory ran out at step 2 with 1 examples at a time; no less is possible: choose"):
         run_through(DATA, tmp_path / "run", SETTINGS)
     assert (tmp_path / "run" / "halvings.json").exists()
+
+
+def test_memory_that_runs_out_elsewhere_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("goodfit.fitting.evaluate", evaluate)
+    with pytest.raises(
+        RunError, match=r"memory ran out beside the batch of step 6, .* free some on cpu, then: goodfit resume "
+    ):
+        run_through(DATA, tmp_path / "run", SETTINGS)
+
+
+def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def move(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    with pytest.raises(DeviceError, match="the model convnet does not fit into the memory of cpu; choose another"):
+        run_through(DATA, tmp_path / "run", SETTINGS)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loop_of_the_users_own_is_told(tmp_path: Path, device: Device) -> None:

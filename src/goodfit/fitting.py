@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
+import torch
+
 from goodfit.artefacts.metrics_log import MetricsLog
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.records import (
@@ -87,6 +89,11 @@ class Fitting:
                 except OutOfMemoryError as error:
                     reason = None
                     self._halve(error)
+                except torch.OutOfMemoryError as error:  # of the optimiser, or of an evaluation
+                    raise RunError(
+                        f"memory ran out beside the batch of step {self.state.step}, so smaller parts of it are no help; free some "
+                        f"on {self.session.device}, then: goodfit resume {quote(str(self.run.path))}"
+                    ) from error
             return reason != "a signal" and self._end(reason)
 
     def _train(self) -> str:

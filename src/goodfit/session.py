@@ -17,7 +17,7 @@ from goodfit.data.image_transform import ImageTransform
 from goodfit.data.stream import first_examples, make_loader
 from goodfit.devices import sum_dtype
 from goodfit.distributed import Ranks
-from goodfit.errors import ConfigError, DataError, unknown_name
+from goodfit.errors import ConfigError, DataError, DeviceError, unknown_name
 from goodfit.evaluation.evaluate import TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.planning import Plan
@@ -196,7 +196,12 @@ def make_state(plan: Plan, device: torch.device) -> RunState:
     config, own, precision = plan.config, plan.own, plan.config.train.precision
     inputs, _ = first_examples(plan.dataset, 1, config.train.seed)
     parts = build_parts(own, config, inputs, plan.start, plan.architecture)
-    model = parts.module.to(device)
+    try:
+        model = parts.module.to(device)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the model {plan.architecture.name} does not fit into the memory of {device}; choose another"
+        ) from error
     if plan.architecture.channels_last:
         model = model.to(memory_format=torch.channels_last)
     # A fused step that the scaler skips leaves momentum buffers uninitialised.

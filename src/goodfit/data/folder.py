@@ -17,7 +17,7 @@ from goodfit.data.images import FORMATS, SUFFIXES, Geometry, printable
 from goodfit.data.targets import check_classes
 from goodfit.errors import DataError
 
-__all__ = ["find_pictures", "read_folder", "read_samples"]
+__all__ = ["SPLIT_NAMES", "find_pictures", "read_folder", "read_samples"]
 
 SPLIT_NAMES: dict[str, SplitName] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # left by file managers, like names that begin with a dot

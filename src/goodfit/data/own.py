@@ -21,8 +21,9 @@ from torch.utils.data import (
 from goodfit.data.compose import read_compose
 from goodfit.data.dataset import Part, RawData, SplitName, Task
 from goodfit.data.examples import TARGET_NAMES, Examples, Labels, Progress, Sampling
-from goodfit.data.folder import read_samples
+from goodfit.data.folder import SPLIT_NAMES, read_samples
 from goodfit.data.given_transform import fit_given_transform
+from goodfit.data.hugging_face import as_tensors, is_hugging_face
 from goodfit.data.image_transform import ImageTransform
 from goodfit.data.iterables import IterableReader
 from goodfit.data.reading import Collate, MapReader, Workers
@@ -65,7 +66,8 @@ class Given:
     def examples(self) -> Examples:
         """Return what reads the examples."""
         if self.is_map:
-            return Examples(MapReader(self.name, self.data_set, self.collate, self.workers), self.sampling)
+            data_set = as_tensors(self.data_set) if is_hugging_face(self.data_set) else self.data_set
+            return Examples(MapReader(self.name, data_set, self.collate, self.workers), self.sampling)
         return Examples(IterableReader(self.name, self.data_set, self.gives_batches, self.collate), Sampling(shuffles=False))
 
 
@@ -95,7 +97,7 @@ def read_own(
     or on what goodfit does (False). `timeout` is for the DataLoader's processes, `decode` reads picture files. Raises DataError
     for data that are empty, cannot be read, or cannot be learned from.
     """
-    parts = data if isinstance(data, Mapping) else {"train": data}
+    parts = {SPLIT_NAMES.get(name, name): part for name, part in data.items()} if isinstance(data, Mapping) else {"train": data}
     if not set(parts) <= set(SPLITS) or ("train" not in parts and classes is None):
         raise DataError(
             f"the data have the parts {', '.join(map(repr, parts))}; give 'train', and 'val' and 'test' if there are any"

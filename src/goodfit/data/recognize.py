@@ -26,7 +26,7 @@ from goodfit.data.tensor_transform import TensorTransform, as_float32, fit_tenso
 from goodfit.data.transforms import Transform
 from goodfit.errors import DataError
 
-__all__ = ["Recognized", "class_names", "read_labels", "recognize", "to_raw_data"]
+__all__ = ["Recognized", "class_names", "fits", "read_labels", "recognize", "to_raw_data"]
 
 Known = dict[int, "Recognized | None"]  # by the id of the data set
 Decode = Callable[[Path, Sequence[str], int | Geometry], Tensor | None]
@@ -93,7 +93,7 @@ class Recognized:
         chosen = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
         if not len(chosen) or chosen.min() < -len(self) or chosen.max() >= len(self):
             return None
-        if not _fits(len(chosen) * self.inputs[0].nbytes):
+        if not fits(len(chosen) * self.inputs[0].nbytes):
             return None
         chosen = chosen % len(self)  # as lists count from their end
         return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
@@ -151,6 +151,10 @@ def _recognize(data_set: Any, known: Known, decode: Decode) -> Recognized | None
         return whole.select(data_set.indices) if whole else None
     if kind is ConcatDataset:
         return _concatenate([recognize(part, known, decode) for part in data_set.datasets])
+    from goodfit.data.hugging_face import is_hugging_face, recognize_hugging_face
+
+    if is_hugging_face(data_set):
+        return recognize_hugging_face(data_set)
     name = kind.__name__
     if not kind.__module__.startswith("torchvision.datasets.") or name not in {*LAYOUTS, "ImageFolder", "DatasetFolder"}:
         return None
@@ -222,7 +226,7 @@ def _recognize_pictures(data_set: Any, layout: Layout, composed: Composed) -> Re
     resized = replace(composed, crop=None).output_size(height, width)
     if resized == (height, width) and transform.input_shape == (channels, height, width):
         return read(pixels.contiguous(), transform=transform)
-    if not _fits(len(pixels) * math.prod(transform.input_shape)):
+    if not fits(len(pixels) * math.prod(transform.input_shape)):
         return None
     return read(transform.encode(list(pixels)), transform=transform)  # a list: a batch could pass for a resized one
 
@@ -275,7 +279,7 @@ def _concatenate(parts: Sequence[Recognized | None]) -> Recognized | None:
         if (part.inputs.shape[1:], part.targets.shape[1:]) != (first.inputs.shape[1:], first.targets.shape[1:]):
             return None
         stores.append(part)
-    if not _fits(sum(len(part) * part.inputs[0].nbytes for part in stores)):
+    if not fits(sum(len(part) * part.inputs[0].nbytes for part in stores)):
         return None
     stores = [part.gathered() for part in stores]
     names = None if first.names is None else [name for part in stores for name in part.names or ()]
@@ -283,7 +287,7 @@ def _concatenate(parts: Sequence[Recognized | None]) -> Recognized | None:
     return replace(first, inputs=inputs, targets=targets, rows=None, names=names)
 
 
-def _fits(num_bytes: int) -> bool:
+def fits(num_bytes: int) -> bool:
     """Whether so much may be held in memory."""
     if not hasattr(os, "sysconf"):  # Windows
         return True
