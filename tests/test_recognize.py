@@ -251,7 +251,7 @@ def test_what_is_not_known_exactly_is_left_to_itself(mnist):
 
 def test_a_store_that_would_fill_the_memory_is_left_to_itself(mnist, monkeypatch):
     data_set = mnist(train=True, transform=transforms.Compose([transforms.Resize(56), *HALF.transforms]))
-    monkeypatch.setattr("goodfit.data.recognize._fits", lambda size: size < 24 * 56 * 56)
+    monkeypatch.setattr("goodfit.data.recognize.fits", lambda size: size < 24 * 56 * 56)
     assert recognize(data_set) is None
     assert recognize(ConcatDataset([mnist(transform=HALF)] * 4)) is None
     assert recognize(Subset(mnist(transform=HALF), [1] * 96)) is None
