@@ -14,7 +14,7 @@ from goodfit.data.augment import Augmentation
 from goodfit.data.dataset import SplitName
 from goodfit.data.examples import Examples
 from goodfit.data.image_transform import ImageTransform
-from goodfit.data.stream import first_examples, make_loader
+from goodfit.data.stream import StreamLoader, first_examples, make_loader
 from goodfit.devices import sum_dtype
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError, DataError, DeviceError, unknown_name
@@ -161,16 +161,13 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
     channels_last = plan.architecture.channels_last
     state = make_state(plan, device)
     augmentation = Augmentation(**config.augment.model_dump())
+    loader = make_loader(
+        dataset.train, plan.batch_size, seed=config.train.seed, device=device, ranks=ranks, whole=augmentation.mixes
+    )
+    state.reader = loader if isinstance(loader, StreamLoader) else None
     trainer = Trainer(
         state=state,
-        loader=make_loader(
-            dataset.train,
-            plan.batch_size,
-            seed=config.train.seed,
-            device=device,
-            ranks=ranks,
-            whole=augmentation.mixes,
-        ),
+        loader=loader,
         transform=dataset.transform,
         augmentation=augmentation,
         loss=_make_loss(plan, device),

@@ -1,5 +1,6 @@
 """Reading what can only be read from its start: an iterable data set, a DataLoader over one, or any object to iterate anew."""
 
+import json
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -24,7 +25,8 @@ END = object()
 class IterableReader:
     """A source that gives its examples, or batches of them, in an order of its own, the same number in every pass.
 
-    One pass is one epoch. Reading from the middle reads what comes before, too.
+    One pass is one epoch. Reading from the middle reads what comes before, too, unless the source has `state_dict` and
+    `load_state_dict`, and its `state` there is known.
     """
 
     name: str
@@ -32,6 +34,7 @@ class IterableReader:
     gives_batches: bool
     collate: Collate = default_collate
     sizes: tuple[int, ...] = ()  # the examples of each batch that it gives; of all, where it gives examples
+    state: Any = None  # of the source, where the first batch that is to be read begins
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -55,10 +58,10 @@ class IterableReader:
         """
         first_of = [0, *accumulate(self.sizes)]
         expected = len(self.sizes) if self.gives_batches else len(self)
-        with closing(self._items(seed, epoch)) as items:
-            done = 0
-            for indices in batches:
-                first = bisect_right(first_of, indices[0]) - 1 if self.gives_batches else indices[0]
+        places = [bisect_right(first_of, indices[0]) - 1 if self.gives_batches else indices[0] for indices in batches]
+        done = 0 if self.state is None else places[0]
+        with closing(self._items(seed, epoch, done)) as items:
+            for first, indices in zip(places, batches, strict=True):
                 last = first + (1 if self.gives_batches else len(indices))
                 taken = list(islice(items, first - done, last - done))
                 done = max(done, first) + len(taken)
@@ -67,6 +70,17 @@ class IterableReader:
                 if last == expected and (more := sum(1 for _ in items)):
                     raise self._changed(last + more, expected)
                 yield self._batch(indices, taken)
+
+    def state_now(self) -> Any:
+        """Return the source's state as JSON values, None where it has none that is."""
+        if not (hasattr(self.source, "state_dict") and hasattr(self.source, "load_state_dict")):
+            return None
+        with undisturbed():
+            state = self.source.state_dict()
+        try:
+            return state if json.loads(json.dumps(state)) == state else None
+        except (TypeError, ValueError):
+            return None
 
     def place(self, index: int) -> int:
         """Return the place of an example in the pass."""
@@ -80,18 +94,20 @@ class IterableReader:
     def _batch(self, indices: Sequence[int], taken: list[Any]) -> Any:
         return taken[0] if self.gives_batches else collate_examples(self.collate, indices, taken, self.name)
 
-    def _items(self, seed: int, epoch: int) -> Generator[Any, None, None]:
-        """Give what a pass gives, each item at its own address."""
+    def _items(self, seed: int, epoch: int, start: int = 0) -> Generator[Any, None, None]:
+        """Give what a pass gives from item `start` on, which is where its state is, each item at its own address."""
         for part in (self.source, getattr(self.source, "dataset", None)):
             if part is not None and hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         if isinstance(own := getattr(self.source, "generator", None), torch.Generator):
             own.manual_seed(address(seed, "shuffle", epoch))
         iterator: Iterator[Any] | None = None
-        for position in count():
+        for position in count(start):
             with undisturbed():
                 reseed(seed, "example", epoch, position, libraries=True)
                 try:
+                    if iterator is None and self.state is not None:
+                        self.source.load_state_dict(self.state)
                     iterator = iter(self.source) if iterator is None else iterator
                     item = next(iterator, END)
                 except Exception as error:

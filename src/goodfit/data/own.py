@@ -151,7 +151,9 @@ def _take(split: SplitName, part: Any, timeout: float) -> Given:
         raise DataError(f"{found.name} has no __len__; define it, so that it is known which examples there are")
     if hasattr(found.data_set, "__next__"):
         raise DataError(f"{found.name} can be read only once; give an object whose __iter__ begins anew, or a list")
-    note = f"{found.name} can only be read in its own order, from its start: a resumed run reads again what came before"
+    note = f"{found.name} can only be read in its own order, from its start"
+    if not (hasattr(found.data_set, "state_dict") and hasattr(found.data_set, "load_state_dict")):
+        note += ": a resumed run reads again what came before"
     return replace(found, is_whole=True, notes=(note,))
 
 

@@ -6,6 +6,8 @@ anew. What it skips are indices, not examples.
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +48,7 @@ class StreamLoader:
         self._epoch = -1
         self._stream: Generator[tuple[Inputs, Tensor], None, None] | None = None
         self._next = -1  # the step that the stream gives next
+        self._saved: dict[str, Any] = {}  # where a run is resumed: that step, and the state of what is read
         self._check_sampler()
 
     def positions(self, step: int) -> Tensor:
@@ -75,6 +78,16 @@ class StreamLoader:
             targets = self._of_all_ranks(positions, mine, targets)
         return Batch(apply(lambda tensor: tensor.to(self.device), inputs), targets.to(self.device), mine, is_ready=True)
 
+    def state(self) -> dict[str, Any] | None:
+        """Return where the stream is, as JSON values, if what is read can say it and can go on from there."""
+        reader = self.examples.reader
+        state = reader.state_now() if self._stream and isinstance(reader, IterableReader) else None
+        return None if state is None else {"step": self._next, "source": state}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state when its step is asked for."""
+        self._saved = state
+
     def close(self) -> None:
         """End the stream, and with it the processes that read."""
         if self._stream:
@@ -87,7 +100,10 @@ class StreamLoader:
         epoch, index = divmod(step, self.steps_per_epoch)
         mine = [self.rows[batch[self.ranks.slice(len(batch))]].tolist() for batch in self._batches[index:]]
         until = next((place for place, indices in enumerate(mine) if not indices), len(mine))
-        self._stream = self.examples.stream(mine[:until], self.seed, epoch)
+        examples = self.examples
+        if self._saved.get("step") == step and isinstance(examples.reader, IterableReader):
+            examples = replace(examples, reader=replace(examples.reader, state=self._saved["source"]))
+        self._stream = examples.stream(mine[:until], self.seed, epoch)
 
     def _list(self, epoch: int) -> list[Tensor]:
         """Return the positions of each batch of an epoch."""

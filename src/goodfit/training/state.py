@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from goodfit.data.stream import StreamLoader
 from goodfit.errors import FileError
 from goodfit.training.ema import MovingAverage
 from goodfit.training.own import OwnSchedule
@@ -62,6 +63,7 @@ class RunState:
     halvings: list[Halving] = field(default_factory=list)  # of the micro-batch
     nondeterministic: list[str] = field(default_factory=list)  # operations that were used and have no deterministic form
     schedule: OwnSchedule | None = None  # where it has a state of its own; goodfit's are functions of the step
+    reader: StreamLoader | None = None  # where what it reads may have a state of its own; all others go by the step
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
     copying: Future[None] | None = field(default=None, repr=False)  # of what only an update changes
 
@@ -112,6 +114,7 @@ class RunState:
             },
             "param_groups": optimizer["param_groups"],
             "schedule": self.schedule.state() if self.schedule else None,
+            "reader": self.reader.state() if self.reader else None,
         }
 
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -130,6 +133,9 @@ class RunState:
             self.scaler.load_state_dict(values["scaler"])
             if self.schedule:
                 self.schedule.load(values["schedule"])
+            reading = values["reader"]
+            if self.reader and reading:
+                self.reader.load(reading)
             self.loss_sum.copy_(tensors["loss_sum"])
             self.weight_sum.copy_(tensors["weight_sum"])
             self.step = int(values["step"])
