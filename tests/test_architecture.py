@@ -23,6 +23,7 @@ LAYERS = (
         "rehearsal",
         "planning",
         "session",
+        "trial",
         "recovery",
         "fitting",
         "verification",

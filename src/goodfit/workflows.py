@@ -27,6 +27,7 @@ from goodfit.recovery import restore
 from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
 from goodfit.training.own import OwnCode
+from goodfit.trial import try_out
 from goodfit.verification import Verification, verify_run
 
 __all__ = ["Request", "Screen", "plan", "resume", "train", "verify"]
@@ -82,6 +83,8 @@ def train(request: Request, screen: Screen, signals: StopSignals) -> Run:
         check_new_folder(request.out)  # before minutes are spent on the data
     with _ranks(request) as place:
         made = _in_turn(place, lambda: plan(request, screen))
+        if place.world == 1:  # ranks share the processors, and would have to agree
+            made = try_out(made, screen.say)
         session = make_session(made, place, signals.asked)
         with signals.deferred():  # from the moment that there is a run folder a signal leaves a checkpoint in it
             run = Run(_on_first(place, lambda: _create(session, request.out or _default_out(made))))
