@@ -1,5 +1,6 @@
 """Stop at k, build everything anew, go on: the same bytes as a run that was never stopped."""
 
+import io
 import shutil
 from pathlib import Path
 
@@ -7,15 +8,18 @@ import pytest
 from harness import (
     BASE,
     CONFIGURATIONS,
+    StopAt,
     fingerprints,
     make_data,
+    request,
     run_through,
     run_with_stops,
     silent,
     tiny_pictures,
 )
 
-from goodfit.errors import ConfigError, FileError
+from goodfit.display import Display
+from goodfit.errors import ConfigError, FileError, Interrupted
 from goodfit.signals import StopSignals
 from goodfit.workflows import Request, resume, train
 
@@ -103,3 +107,22 @@ def test_a_second_process_on_a_run_folder_is_refused(tmp_path: Path) -> None:
     with run.locked(), pytest.raises(FileError, match=r"another process is training in '.*run'; wait for it to end"):
         resume(run.path, silent(), StopSignals(), data=data, epochs=4)
     assert resume(run.path, silent(), StopSignals(), data=data, epochs=4).end is not None
+
+
+@pytest.mark.parametrize("stop", [5, 8, 11])
+def test_the_training_loss_of_an_epoch_is_that_of_all_its_steps_after_a_resume_too(stop: int, tmp_path: Path) -> None:
+    data = {"train": tiny_pictures()}
+    settings = {"model.name": "mlp", "train.epochs": 3, "train.batch_size": 8, "train.threads": 1, "log.every_steps": 2}
+    through, stopped, resumed = (io.StringIO() for _ in range(3))
+    train(request(data, tmp_path / "through", settings), Display(through), StopSignals())
+    with pytest.raises(Interrupted):
+        train(request(data, tmp_path / "run", settings), Display(stopped), StopAt(stop))
+    resume(tmp_path / "run", Display(resumed), StopSignals(), data=data)
+    assert losses(stopped) | losses(resumed) == losses(through)
+    assert len(losses(through)) == 3
+
+
+def losses(stream: io.StringIO) -> dict[str, str]:
+    """Return the training loss that is shown for each epoch."""
+    rows = (line.split() for line in stream.getvalue().splitlines())
+    return {row[0]: row[1] for row in rows if len(row) > 4 and row[0].isdigit() and "%" in row[3]}

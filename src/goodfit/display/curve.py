@@ -8,7 +8,7 @@ from rich.text import Text
 from goodfit.display.text import count, duration, loss_number, number, percent
 
 if TYPE_CHECKING:
-    from goodfit.artefacts.records import EvaluationRecord, TrainRecord
+    from goodfit.artefacts.records import EvaluationRecord
     from goodfit.evaluation.metrics import Evaluation
 
 __all__ = ["Curve"]
@@ -26,12 +26,11 @@ class Curve:
     _loss: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
 
-    def add(self, record: "TrainRecord") -> None:
-        """Take the mean loss of some more steps into the epoch's."""
-        steps = record.step - self.step
-        self._loss += record.loss * steps
-        self._steps += steps
-        self.step = record.step
+    def add(self, step: int, loss: float) -> None:
+        """Take the mean loss of the steps up to number `step` into the epoch's."""
+        self._loss += loss * (step - self.step)
+        self._steps += step - self.step
+        self.step = step
 
     def go_back(self, step: int) -> None:
         """Forget the steps after `step`."""

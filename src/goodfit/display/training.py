@@ -39,6 +39,7 @@ class Training:
         self._test: TestRecord | None = None
         self._last_line = time.perf_counter()
         self.has_ended = False
+        self._take_up()
 
     def heading(self, width: int) -> list[Text]:
         """Say what is trained, and head the table of epochs."""
@@ -54,7 +55,7 @@ class Training:
 
         lines = []
         if isinstance(record, records.TrainRecord):
-            self._curve.add(record)
+            self._curve.add(record.step, record.loss)
             self._latest = record
             is_silent = not self._is_live and time.perf_counter() - self._last_line > SILENCE
             if self._session.plan.logs_as_asked or is_silent:
@@ -83,7 +84,17 @@ class Training:
     def _go_back(self, record: "BackRecord") -> None:
         self._pace = Pace(record.step)
         self._evaluated = record.step
-        self._curve.go_back(record.step)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Begin where the run is, with what the log knows of the epoch's training loss."""
+        from goodfit.artefacts.metrics_log import read_metrics
+
+        state = self._session.state
+        self._curve.go_back(state.evaluated_step)
+        for line in read_metrics(self._run / "metrics.jsonl"):
+            if line["event"] == "train" and state.evaluated_step < line["step"] <= state.step:
+                self._curve.add(line["step"], line["loss"])
 
     def _loss_line(self, record: "TrainRecord") -> Text:
         left = self._pace.seconds_left(record.step, self._session.plan.total_steps)
