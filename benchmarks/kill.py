@@ -29,6 +29,7 @@ from struck_runs import CASES, Case, command, look, session, write_data
 
 PATIENCE = 60.0  # seconds until a process counts as hung
 COLD_EVERY, COLD_SECONDS = 10, 7.0  # trials; what a process takes to start here
+ORPHAN_SECONDS = 15.0  # torch's own workers look every 5 s whether the process that reads is still there
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 FAULTS = ("corrupt", "hung", "different", "wrong code", "leftovers")
 # What children would otherwise each import; polars, which starts threads when it is imported, they do.
@@ -119,12 +120,14 @@ def answer(work: Callable[[], dict[str, Any]], folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def orphans(folder: Path) -> list[str]:
-    """Return the processes that were started for a trial in `folder` and are still there (Linux)."""
+def orphans(folder: Path, groups: set[int]) -> list[str]:
+    """Return the processes that were started for a trial in `folder`, or forked in its groups, and are still there (Linux)."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str(folder).encode() + b"/" in (process / "environ").read_bytes():
+            state, _, group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+            is_ours = str(folder).encode() + b"/" in (process / "environ").read_bytes()
+            if state != "Z" and (is_ours or int(group) in groups):
                 found.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue  # it has just ended, or is not ours
@@ -152,11 +155,12 @@ class Trial:
     def __post_init__(self) -> None:
         self.run = self.folder / "run"
         self.log = self.folder / "output.log"
+        self.groups: set[int] = set()
 
     def go(self, *, cold: bool) -> None:
         """Strike, look, resume, and compare; raise FoundError for the first fault."""
         for number in range(self.draws.randint(1, 3)):
-            is_cold = cold and number == 0 and self.case.data != "memory"
+            is_cold = cold and number == 0 and self.case.is_command
             self.total.cold_starts += is_cold
             self._struck(self._start(cold=is_cold), self.seconds + COLD_SECONDS * is_cold)
         code = ended(child := self._start(), PATIENCE)
@@ -169,9 +173,11 @@ class Trial:
         self._compare()
 
     def _start(self, *, cold: bool = False) -> int:
-        if not cold:
-            return fork(lambda: session(self.case, self.work, self.run), self.folder, self.log)
-        return fork(lambda: replaced(command(self.case, self.work, self.run)), self.folder, self.log)
+        warm = lambda: session(self.case, self.work, self.run)  # noqa: E731
+        work = (lambda: replaced(command(self.case, self.work, self.run))) if cold else warm
+        child = fork(work, self.folder, self.log)
+        self.groups.add(child)
+        return child
 
     def _struck(self, child: int, seconds: float) -> None:
         """Strike a child once, or twice with Ctrl-C, and check what it leaves."""
@@ -239,8 +245,8 @@ class Trial:
         half = [str(path) for path in self.run.glob("checkpoints/*") if not (path / "manifest.json").exists()]
         if strays or half:
             raise FoundError("leftovers", ", ".join(strays + half))
-        until = time.monotonic() + 5
-        while self.case.data == "folder" and (left := orphans(self.folder)):
+        until = time.monotonic() + ORPHAN_SECONDS
+        while left := orphans(self.folder, self.groups):
             if time.monotonic() > until:
                 raise FoundError("leftovers", f"processes: {left}")
             time.sleep(0.05)

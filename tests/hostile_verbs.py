@@ -47,7 +47,7 @@ def write_data(folder: Path) -> None:
 
 def real_commands(folder: Path) -> Iterator[tuple[str | Path, ...]]:
     table, run = folder / "table.csv", folder / "run"
-    yield "train", table, "--target", "y", "--out", run, *QUICK
+    yield "train", table, "--target", "y", "--out", run, *QUICK, "--set", "schedule.name=constant"  # else no program repeats it
     yield "train", folder / "table.parquet", "--target", "y", "--out", folder / "from parquet", *QUICK
     yield "train", folder / "arrays.npz", "--out", folder / "from npz", *QUICK
     yield "train", folder / "pictures", "--out", folder / "from pictures", "--model", "mlp", *QUICK, *WORKERS
@@ -59,6 +59,8 @@ def real_commands(folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "predict", folder / "from pictures" / "best.safetensors", folder / "pictures" / "cat" / "0.png"
     yield "export", run, "--format", "state-dict", "--out", folder / "weights.pth"
     yield "convert", folder / "weights.pth", "--model", "mlp", "--data", table, "--set", "data.target=y"
+    for trained in (run, folder / "from pictures", folder / "from model"):
+        yield "eject", trained
     yield "runs", folder
     for verb in ("datasets", "models", "recipes"):
         yield (verb,)
@@ -73,6 +75,7 @@ def hostile_commands(folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "evaluate", attack, table
     shutil.copy(attack, folder / "attack.pth")
     yield "export", attack, "--format", "state-dict"
+    yield "eject", attack
     yield "convert", attack, "--model", "mlp", "--data", table, "--set", "data.target=y"
     yield "convert", folder / "attack.pth", "--model", "mlp", "--data", table, "--set", "data.target=y"
     files = {path.name: path for path in sorted((folder / "run").rglob("*")) if path.is_file()}
@@ -83,6 +86,7 @@ def hostile_commands(folder: Path) -> Iterator[tuple[str | Path, ...]]:
         yield "runs", run
         yield "evaluate", run, table
         yield "predict", run, table
+        yield "eject", run
         yield "resume", run, "--verify"
         yield "resume", run, "--epochs", "3"
 

@@ -19,3 +19,10 @@ def test_another_model_gets_an_optimizer_that_suits_most(tmp_path: Path) -> None
     data = {"train": (torch.randint(0, 255, (60, 1, 8, 8), dtype=torch.uint8), torch.arange(60) % 3)}
     settings = FEW | {"model.name": "cifar10-quick"}
     assert run_through(data, tmp_path / "run", settings).config.optim.name == "adamw"
+
+
+def test_a_number_is_learned_from_pictures_without_what_is_for_classes(tmp_path: Path) -> None:
+    pictures = torch.randint(0, 255, (60, 1, 8, 8), dtype=torch.uint8)
+    data = {"train": (pictures, pictures.float().mean((1, 2, 3)))}
+    run = run_through(data, tmp_path / "run", FEW)
+    assert (run.config.data.task, run.config.train.label_smoothing) == ("regression", 0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command import QUICK, Done, goodfit, write_pictures
 
-from goodfit.artefacts.checkpoint import newest_checkpoint, newest_step
+from goodfit.artefacts.checkpoint import newest_checkpoint
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
 LONG = ("digits", "--model", "mlp", "--epochs", "200", "--out", "my run")
@@ -205,17 +205,52 @@ def test_a_stop_is_clean_while_torch_is_imported(number: signal.Signals, code: i
     assert list(tmp_path.iterdir()) == []
 
 
+# Runs goodfit in a process of its own, in which the writing of a checkpoint goes on only when somebody writes to the named
+# pipe "gate": from the second checkpoint on, between the files and the manifest. A mark says that it waits, or hears a signal.
+GATED = """
+import sys
+from pathlib import Path
+from goodfit import signals
+from goodfit.artefacts import checkpoint
+listed, hear, calls = checkpoint._listed, signals.StopSignals._hear, []
+def held(pieces):
+    calls.append(pieces)
+    if len(calls) > len(checkpoint.FILES):
+        Path("waits").touch()
+        open("gate").read()
+    return listed(pieces)
+def heard(*given):
+    hear(*given)
+    Path("heard").touch()
+checkpoint._listed, signals.StopSignals._hear = held, heard
+sys.argv = ["goodfit", *sys.argv[1:]]
+from goodfit.cli.main import main
+main()
+"""
+
+
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
-    run = tmp_path / "my run"
-    with started(*train_held("saving", tmp_path)) as process:
-        wait(process, lambda: newest_step(run / "checkpoints") == 6)  # half of it: that of step 3 is whole
+    command = ("train", *LONG[:-4], "--epochs", "2", "--batch-size", "10", "--set", "checkpoint.every_steps=3", *SMALL, "--out")
+    assert goodfit(*command, "whole").code == 0
+    os.mkfifo("gate")
+    with started(sys.executable, "-c", GATED, *command, "my run") as process:
+        wait(process, (tmp_path / "waits").exists)
         process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
-        assert ended(process).code == 143
-    checkpoint, damage = newest_checkpoint(run / "checkpoints")
+        wait(process, (tmp_path / "heard").exists)  # else both could be taken for one
+        process.send_signal(signal.SIGINT)
+        assert ended(process).code == 130  # and nobody has written to the gate
+    assert sorted(path.name for path in Path("my run/checkpoints").iterdir()) == ["step-3", "step-6"]
+    assert sorted(path.name for path in Path("my run/checkpoints/step-6").iterdir()) == ["state.json", "state.safetensors"]
+    checkpoint, damage = newest_checkpoint(Path("my run/checkpoints"))
     assert checkpoint is not None
-    # Step 6 is half there and what came before is whole; or it is whole, where the disk was quicker than the signals.
-    assert len(damage) == (checkpoint.step < 6)
+    assert checkpoint.step == 3
+    assert len(damage) == 1
+    assert "step-6' is not complete" in damage[0]
+    resumed = goodfit("resume", "my run")
+    assert resumed.code == 0, resumed.err
+    assert "resuming from step 3\n" in resumed.out
+    for name in ("best.safetensors", "last.safetensors", "checkpoints/step-20/state.safetensors"):
+        assert Path("my run", name).read_bytes() == Path("whole", name).read_bytes()
 
 
 @pytest.mark.skipif(shutil.which("nohup") is None, reason="there is no nohup")

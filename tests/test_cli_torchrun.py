@@ -1,24 +1,15 @@
 """Ranks started by torchrun: one voice, the same batches as one process, and every example counted once."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Done, goodfit, train
+from command import goodfit, torchrun, train
 
 from goodfit.artefacts.run import Run
 
 SETTINGS = ("--epochs", "2", "--set", "train.threads=1", "--set", "train.precision=fp32")
-
-
-def torchrun(*arguments: str) -> Done:
-    """Run goodfit on two ranks of this machine."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "goodfit"]
-    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, timeout=240, check=False)
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def records(run: str, event: str) -> list[dict[str, Any]]:

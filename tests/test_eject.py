@@ -10,12 +10,15 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import partial
 from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,16 +29,19 @@ from test_architecture import FILES, tree
 from test_cifar import array, batch, numbers
 from test_named import write_idx_split
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
+from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import Run
 from goodfit.config import Layer
 from goodfit.data import cifar
 from goodfit.eject.layout import expression
 from goodfit.eject.script import write_program
-from goodfit.errors import CodeNeededError, ConfigError, Interrupted
+from goodfit.errors import CodeNeededError, ConfigError, FileError, Interrupted
 from goodfit.models.own import own_model
 from goodfit.signals import StopSignals
 from goodfit.training.own import OwnCode
+from goodfit.user_code import load_code
 from goodfit.workflows import Request, resume, train
 
 MOST_LINES, MOST_LINES_TUTORIAL = 400, 160
@@ -46,6 +52,7 @@ RUNNER = """
 import json, os, runpy, sys
 import torchvision
 sys.modules["goodfit"] = None
+sys.path += sys.argv[1:]
 for folder, arguments, changes in json.loads(sys.stdin.read()):
     for key, value in changes.items():
         setattr(torchvision.datasets.CIFAR10, key, value)
@@ -80,14 +87,14 @@ def train_case(case: Case, folder: Path) -> Run:
 
 
 def eject(run: Run, case: Case) -> str:
-    named = case.own.model if case.own.model and case.own.model.module is None else None
-    return write_program(run, OwnCode(named))
+    is_data = case.own.model is not None and isinstance(case.own.model.module, nn.Sequential)
+    return write_program(run, OwnCode(None if is_data else case.own.model))
 
 
-def run_programs(folders: Sequence[Path], cases: Sequence[Case]) -> str:
+def run_programs(folders: Sequence[Path], cases: Sequence[Case], place: Path | None = None) -> str:
     """Run `train.py` in each folder, and return what was printed."""
     work = [(str(folder), list(case.arguments), case.changes or {}) for folder, case in zip(folders, cases, strict=True)]
-    command = [sys.executable, "-I", "-W", "error", "-c", RUNNER]
+    command = [sys.executable, "-I", "-W", "error", "-c", RUNNER, *([str(place)] if place else [])]
     done = subprocess.run(command, input=json.dumps(work), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -101,8 +108,8 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def check_same_weights(cases: dict[str, Case], folder: Path) -> dict[str, str]:
-    """Train and eject every case, run the programs, compare the weights, and return the programs."""
+def check_same_weights(cases: dict[str, Case], folder: Path, place: Path | None = None) -> dict[str, str]:
+    """Train and eject every case, run the programs, compare the weights, and return the programs; modules lie in `place`."""
     folders = {name: folder / name.replace("/", "-").replace(" ", "-") for name in cases}
     runs, programs = {}, {}
     for name, case in cases.items():
@@ -110,7 +117,7 @@ def check_same_weights(cases: dict[str, Case], folder: Path) -> dict[str, str]:
         runs[name] = train_case(case, folders[name])
         programs[name] = eject(runs[name], case)
         (folders[name] / "train.py").write_text(case.edit(programs[name]), encoding="utf-8")
-    run_programs(list(folders.values()), list(cases.values()))
+    run_programs(list(folders.values()), list(cases.values()), place)
     expected = {name: digest(run.model) for name, run in runs.items()}
     assert {name: digest(folders[name] / "model.safetensors") for name in cases} == expected
     check_form(programs, folder)
@@ -290,6 +297,219 @@ def test_more_programs_end_with_the_runs_weights(settings, tmp_path):
     check_same_weights({"more": Case(DIGITS | settings)}, tmp_path)
 
 
+NET_WITH_ARGUMENTS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.BatchNorm1d(hidden), nn.Dropout(0.1))
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, inputs):
+        return self.head(self.body(inputs)).tanh(), "more"
+
+
+def in_groups(model):
+    groups = [{"params": model.body.parameters(), "lr": 0.05}, {"params": model.head.parameters()}]
+    return torch.optim.SGD(groups, lr=0.2, momentum=0.9)
+
+
+def of_parameters(parameters):
+    return torch.optim.NAdam(parameters, lr=0.01)
+
+
+def of_the_first(outputs, targets):
+    return nn.functional.multi_margin_loss(outputs[0], targets)
+
+
+def factor(step):
+    return 1 / (1 + step / 10)
+"""
+
+
+def filled(module: str = "net", **places: str) -> Callable[[str], str]:
+    """Return what a person does with the marked places, each of which is given what it returns."""
+
+    def fill(program: str) -> str:
+        assert program.count(">>> put your own ") == len(places)
+        for noun, text in places.items():
+            place = f'raise NotImplementedError("put your own {noun} here")'
+            assert program.count(place) == 1
+            program = program.replace(place, f"import {module}\n    return {text}")
+        return program
+
+    return fill
+
+
+def test_objects_given_from_python_become_marked_places(tmp_path):
+    (tmp_path / "net.py").write_text(NET_WITH_ARGUMENTS, encoding="utf-8")
+    net = vars(sys.modules[load_code(f"{tmp_path / 'net.py'}:Net").__module__])
+    lrs, built = torch.optim.lr_scheduler, net["Net"](8)
+    stepped = torch.optim.SGD(built.parameters(), lr=0.1)
+    digits = {"data.name": "digits", "data.max_train": 150, "train.epochs": 3}
+    step_lr, cycle = partial(lrs.StepLR, step_size=2), partial(lrs.OneCycleLR, max_lr=0.1, total_steps=15)
+    plateau, make = partial(lrs.ReduceLROnPlateau, patience=0, threshold=10.0), partial(net["Net"], hidden=4)
+    cases = {
+        "module": (OwnCode(own_model(built)), digits, {"model": "net.Net(8)"}),
+        "partial": (
+            OwnCode(own_model(make)),
+            digits | {"train.precision": "bf16", "train.accumulate": 2},
+            {"model": "net.Net(4)"},
+        ),
+        "module, optimizer": (
+            OwnCode(own_model(built), optimizer=net["in_groups"](built)),
+            digits | {"schedule.name": "cosine", "train.clip": 0.5},
+            {"model": "net.Net(8)", "optimizer": "net.in_groups(model)"},
+        ),
+        "module, optimizer, schedule": (
+            OwnCode(own_model(built), optimizer=stepped, schedule=lrs.ExponentialLR(stepped, 0.5)),
+            digits,
+            {
+                "model": "net.Net(8)",
+                "optimizer": "torch.optim.SGD(model.parameters(), lr=0.1)",
+                "schedule": "torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)",
+            },
+        ),
+        "optimizer class": (
+            OwnCode(optimizer=torch.optim.SGD),
+            DIGITS | {"optim.lr": 0.1, "optim.weight_decay": 0.01, "optim.nesterov": True, "optim.momentum": 0.9},
+            {"optimizer": "torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)"},
+        ),
+        "optimizer function": (
+            OwnCode(optimizer=net["of_parameters"], schedule=net["factor"]),
+            DIGITS,
+            {"optimizer": "net.of_parameters(list(model.parameters()))", "schedule": "net.factor(step)"},
+        ),
+        "schedule function": (OwnCode(schedule=net["factor"]), DIGITS, {"schedule": "net.factor(step)"}),
+        "scheduler by epochs": (
+            OwnCode(schedule=step_lr),
+            DIGITS,
+            {"schedule": "torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)"},
+        ),
+        "scheduler by steps": (
+            OwnCode(schedule=cycle),
+            DIGITS | {"train.batch_size": 32, "train.epochs": 3},
+            {"schedule": "torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=15)"},
+        ),
+        "scheduler by loss": (
+            OwnCode(schedule=plateau),
+            DIGITS | {"train.epochs": 4},
+            {"schedule": "torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0)"},
+        ),
+        "loss": (OwnCode(loss=nn.CrossEntropyLoss()), DIGITS, {"loss": "nn.CrossEntropyLoss()(outputs, targets)"}),
+        "loss, in parts": (
+            OwnCode(loss=nn.CrossEntropyLoss(label_smoothing=0.1)),
+            DIGITS | {"train.accumulate": 2},
+            {"loss": "nn.CrossEntropyLoss(label_smoothing=0.1)(outputs, targets)"},
+        ),
+    }
+    check_same_weights(
+        {name: Case(settings, own=own, edit=filled(**places)) for name, (own, settings, places) in cases.items()},
+        tmp_path,
+        place=tmp_path,
+    )
+
+
+class ListOfPairs(Dataset[Any]):
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, index):
+        return self.pairs[index]
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, a, b):
+        return self.layer(a * b)
+
+
+OWN_DATA = """
+import random
+import numpy as np
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+
+class Own(Dataset):
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        noise = torch.rand(()) + random.random() + np.random.rand()
+        return self.inputs[index] / 255 + noise, self.targets[index].item()
+
+
+def make(part):
+    found = np.load("{folder}/own.npz")
+    return Own(found["X"][{{"train": 0, "test": 30}}[part] :], found["y"][{{"train": 0, "test": 30}}[part] :])
+
+
+def tensors():
+    found = np.load("{folder}/own.npz")
+    return TensorDataset(torch.as_tensor(found["X"]) / 255, torch.as_tensor(found["y"]))
+"""
+
+
+def test_data_sets_given_from_python_become_marked_places(tmp_path):
+    inputs, targets = tiny_pictures(90)
+    np.savez(tmp_path / "own.npz", X=inputs, y=targets)
+    (tmp_path / "own_data.py").write_text(OWN_DATA.format(folder=tmp_path), encoding="utf-8")
+    own_data = vars(sys.modules[load_code(f"{tmp_path / 'own_data.py'}:Own").__module__])
+    small = {"model.name": "mlp", "train.batch_size": 16}
+    loader = {"shuffle": True, "batch_size": 16}
+    as_own = filled(data="own_data.make(part)", module="own_data")
+    as_tensors = filled(data="own_data.tensors()", module="own_data")
+    cases = {
+        "data set": Case(small | {"train.ema": 0.9, "train.seed": 3}, data={"train": own_data["make"]("train")}, edit=as_own),
+        "parts": Case(small, data={part: own_data["make"](part) for part in ("train", "test")}, edit=as_own),
+        "limited": Case(small | {"data.max_train": 40}, data={"train": own_data["make"]("train")}, edit=as_own),
+        "loader": Case({"model.name": "mlp"}, data={"train": DataLoader(own_data["make"]("train"), **loader)}, edit=as_own),
+        "tensors": Case(small, data={"train": own_data["tensors"]()}, edit=as_tensors),
+        "loader of tensors": Case(
+            {"model.name": "mlp"}, data={"train": DataLoader(own_data["tensors"](), **loader)}, edit=as_tensors
+        ),
+    }
+    check_same_weights(cases, tmp_path, place=tmp_path)
+
+
+def test_a_module_that_cannot_be_built_by_name_has_a_marked_place(tmp_path):
+    (tmp_path / "net.py").write_text(NET_WITH_ARGUMENTS, encoding="utf-8")
+    net = load_code("net.py:Net")
+    in_a_notebook = type("Net", (net,), {"__module__": "cell"})
+    cases, programs = [], []
+    model, loss = {"model": "net.Net(8)"}, {"loss": "net.of_the_first(outputs, targets)"}
+    for name, module, precision, places in (
+        ("file", net(8), "fp32", model),
+        ("notebook", in_a_notebook(8), "bf16", model | loss),
+    ):
+        (tmp_path / name).mkdir()
+        settings = {"data.name": "digits", "data.max_train": 100, "train.precision": precision}
+        own = OwnCode(own_model(module), loss=load_code("net.py:of_the_first") if "loss" in places else None)
+        cases.append(Case(settings, own=own, edit=filled(**places)))
+        run = train_case(cases[-1], tmp_path / name)
+        done = goodfit("eject", run.path, *(["--model", "net.py:Net"] if name == "file" else []))
+        assert (done.code, done.err) == (0, "")
+        programs.append(done.out)
+        (tmp_path / name / "train.py").write_text(cases[-1].edit(done.out), encoding="utf-8")
+    run_programs([tmp_path / "file", tmp_path / "notebook"], cases, tmp_path)
+    for name in ("file", "notebook"):
+        assert digest(tmp_path / name / "run" / "best.safetensors") == digest(tmp_path / name / "model.safetensors")
+    check_form(dict(zip(("file", "notebook"), programs, strict=True)), tmp_path)
+
+
 def test_a_run_that_was_stopped_gives_the_same_program(tmp_path):
     settings = BASE | DIGITS | {"train.epochs": 2}
     case = Case(settings)
@@ -321,16 +541,84 @@ def test_a_run_with_more_epochs_than_it_was_started_with_is_refused(tmp_path):
         write_program(longer)
 
 
+def test_files_of_arrays_and_columns_end_with_the_runs_weights(tmp_path):
+    random = np.random.default_rng(0)
+    pictures, targets = tiny_pictures(90)
+    numbers = np.asfortranarray(random.normal(size=(80, 4)))
+    np.savez(tmp_path / "plain.npz", X=numbers, y=(numbers[:, :1] > 0).astype(np.int16))
+    np.savez(tmp_path / "value.npz", images=numbers, height=numbers[:, 0] * 3 + 1)
+    parts = {"train": slice(60), "test": slice(60, 75), "val": slice(75, 90)}
+    words = np.array(["small", "large", "none"])[targets]
+    turned = pictures.transpose(0, 2, 3, 1)
+    arrays = {f"x_{part}": turned[rows] for part, rows in parts.items()} | {
+        f"y_{part}": words[rows] for part, rows in parts.items()
+    }
+    np.savez(tmp_path / "pictures.npz", **arrays)
+    np.savez(tmp_path / "counted.npz", x=pictures[:, 0], y=targets, classes=["one", "two", "three"])
+    columns = {
+        "half": random.normal(size=70).astype(np.float32),
+        "whole": random.normal(size=70) * 1e-7,
+        "count": random.integers(-9, 9, 70),
+        "yes": random.random(70) > 0.5,
+        "word": pl.Series(["ab", "NA", " c", None, "d"] * 14).cast(pl.Categorical),
+        "kind": pl.Series(["u", "v"] * 35),
+    }
+    frame = pl.DataFrame(columns).with_columns(pl.when(pl.col("count") > 6).then(None).otherwise(pl.col("half")).alias("half"))
+    frame.write_parquet(tmp_path / "table.parquet")
+    cases = {
+        "plain": Case({"data.name": "plain.npz"}),
+        "value": Case({"data.name": "value.npz", "data.target": "height"}),
+        "pictures": Case({"data.name": "pictures.npz", "model.name": "mlp", "augment.flip": True}),
+        "counted": Case({"data.name": "counted.npz", "model.name": "mlp"}),
+        "parquet": Case({"data.name": "table.parquet", "data.target": "kind"}),
+        "parquet of numbers": Case({"data.name": "table.parquet", "data.target": "whole"}),
+    }
+    for case in cases.values():
+        case.settings["data.name"] = str(tmp_path / case.settings["data.name"])
+    programs = check_same_weights(cases, tmp_path)
+    assert "allow_pickle=False" in programs["plain"]
+
+
+def test_a_model_of_timm_ends_with_the_runs_weights(tmp_path):
+    pytest.importorskip("timm")
+    pictures = tiny_pictures(60, side=32)
+    settings = {"model.name": "timm/test_resnet", "train.epochs": 1}
+    check_same_weights({"of timm": Case(settings, data={"train": pictures}, edit=put_data(*pictures, tmp_path))}, tmp_path)
+
+
 def test_what_is_not_built_is_refused_by_name(tmp_path):
-    np.savez(tmp_path / "data.npz", X=np.eye(60, 4), y=np.arange(60) % 2)
-    arrays = train_case(Case({"data.name": "data.npz"}), tmp_path)
-    with pytest.raises(ConfigError, match=r"eject of an \.npz is not built yet"):
-        write_program(arrays)
-    own = OwnCode(optimizer=torch.optim.SGD)
+    days = [date(2024, 1, 1) + timedelta(days=row) for row in range(60)]
+    pl.DataFrame({"day": days, "y": ["a", "b"] * 30}).write_parquet("table.parquet")
+    table = train_case(Case({"data.name": "table.parquet", "data.target": "y"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"eject of a \.parquet whose column 'day' is of type Date is not built yet"):
+        write_program(table)
     (tmp_path / "own").mkdir()
-    given = train_case(Case(DIGITS | {"optim.lr": 0.1}, own=own), tmp_path / "own")
-    with pytest.raises(ConfigError, match=r"eject of optim.name = '.*SGD'"):
-        write_program(given)
+    pairs = [({"a": torch.rand(4), "b": torch.rand(4)}, row % 2) for row in range(60)]
+    own = OwnCode(own_model(TwoInputs()))
+    given = train_case(Case({"train.epochs": 1}, data={"train": ListOfPairs(pairs)}, own=own), tmp_path / "own")
+    with pytest.raises(ConfigError, match="eject of data that code of your own reads is not built yet"):
+        write_program(given, own)
+    (tmp_path / "sampler").mkdir()
+    sampled = train_case(Case({"model.name": "mlp"}, data=make_data("own loader", tmp_path)), tmp_path / "sampler")
+    with pytest.raises(ConfigError, match="eject of a data loader whose own batches are 6 an epoch is not built yet"):
+        write_program(sampled)
+
+
+def test_a_run_whose_batches_became_smaller_is_refused(tmp_path):
+    run = train_case(Case(DIGITS), tmp_path)
+    with (run.path / "metrics.jsonl").open("a") as log:
+        log.write('{"event": "halving", "step": 3, "epoch": 0.5, "accumulate": 2}\n')
+    with pytest.raises(ConfigError, match="whose batches memory made smaller, as at step 3, is not built yet"):
+        write_program(Run(run.path))
+
+
+@pytest.mark.parametrize("told", [{"data": 1}, {"examples": {"train": 1 << 50}}, {"examples": []}, {"epochs": "many"}])
+def test_a_model_file_that_does_not_say_what_it_was_trained_on_is_refused(told, tmp_path):
+    run = train_case(Case(DIGITS), tmp_path)
+    file = ModelFile.load(run.last)
+    replace(file, training=file.training | told).save(run.last)
+    with pytest.raises(FileError, match="does not say what it was trained on"):
+        write_program(Run(run.path))
 
 
 def test_the_users_code_runs_only_when_it_is_named(tmp_path):

@@ -20,7 +20,7 @@ from goodfit.data.table import read_rows
 from goodfit.errors import DataError, FileError
 
 HERE = Path(__file__).parent
-VERBS = {"convert", "export", "train", "resume", "evaluate", "predict", "runs", "datasets", "models", "recipes"}
+VERBS = {"convert", "export", "eject", "train", "resume", "evaluate", "predict", "runs", "datasets", "models", "recipes"}
 PROGRAM = """
 import json, sys
 from dataclasses import asdict

@@ -1,7 +1,11 @@
 """The run folder as an object: what lies in it, what it says, and how often the test split was looked at."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +202,31 @@ def test_a_use_of_the_test_split_that_cannot_be_counted_is_an_error(tmp_path: Pa
     )
     with full_disk(room=1), pytest.raises(RunError, match=r"cannot write '.*test_uses\.jsonl': File too large; free space"):
         run.count_test_use("evaluate", 3)
+
+
+# Locks a run folder, forks a process that lives on, as a DataLoader's workers do for some seconds, and is killed.
+FORKED = """
+import os, signal, sys, time
+from pathlib import Path
+from goodfit.artefacts.run import Run
+with Run(Path(sys.argv[1])).locked():
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_was_forked_holds_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    with subprocess.Popen([sys.executable, "-c", FORKED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.wait()
+        try:
+            with Run(tmp_path).locked():
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -240,7 +240,8 @@ def _fit(session: Session, run: Run, screen: Screen, signals: StopSignals, *, se
         for observer in [*observers, *([log] if log else [])]:
             observer.close()
     if not ended:
-        raise Interrupted(signals.signum or 0, saved=True)
+        (number,) = session.ranks.largest((signals.signum or 0,), session.device)  # a rank may have heard nothing itself
+        raise Interrupted(number, saved=True)
     return Run(run.path)
 
 

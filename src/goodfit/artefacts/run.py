@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ __all__ = ["HALVINGS", "START", "Run", "find_runs", "line_of_test_use", "model_p
 
 HALVINGS = "halvings.json"  # in the run folder: from which steps on memory made the micro-batch smaller
 START = "start.safetensors"  # in the run folder: the model file that training went on from
+
+
+LOCKS: set[int] = set()  # descriptors of the folders that this process has locked
+
+
+@cache
+def _forget_in_forks() -> None:
+    """Let processes that are forked, such as those of a DataLoader, hold no lock: they may outlive this one by seconds."""
+    os.register_at_fork(after_in_child=lambda: [os.close(LOCKS.pop()) for _ in range(len(LOCKS))])
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,8 @@ class Run:
         import fcntl
 
         descriptor = os.open(self.path, os.O_RDONLY)
+        _forget_in_forks()
+        LOCKS.add(descriptor)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,6 +147,7 @@ class Run:
                     ) from None
             yield
         finally:
+            LOCKS.discard(descriptor)
             os.close(descriptor)
 
     def tidy(self) -> None:

@@ -3,7 +3,8 @@
 import ast
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -75,8 +76,8 @@ def _statement(  # noqa: C901  a case for each kind
             known = specializer.value(subject, frame, out)
             assert isinstance(known, Static)
             return run_block(specializer, chosen(known.value, cases), frame, out)
-        case ast.Import(names) | ast.ImportFrom(names=names):
-            _import(node, names, frame)
+        case ast.Import() | ast.ImportFrom():
+            _import(node, frame)
         case ast.FunctionDef():
             raise CannotWriteError(f"{node.name} is a function inside another")
         case _:
@@ -84,12 +85,14 @@ def _statement(  # noqa: C901  a case for each kind
     return None
 
 
-def _import(node: ast.stmt, names: Sequence[ast.alias], frame: Frame) -> None:
-    found: dict[str, Any] = {}
-    exec(compile(ast.Module([node], []), "import", "exec"), found)  # noqa: S102  an import of the package's own
-    for alias in names:
+def _import(node: ast.Import | ast.ImportFrom, frame: Frame) -> None:
+    for alias in node.names:
         title = alias.asname or alias.name.partition(".")[0]
-        frame.names[title] = Static(found[title], name(title))
+        if isinstance(node, ast.ImportFrom):
+            found = getattr(import_module(node.module or ""), alias.name)
+        else:
+            found = import_module(alias.name if alias.asname else title)
+        frame.names[title] = Static(found, name(title))
 
 
 def _assign(specializer: "Specializer", target: ast.expr, value: Value, frame: Frame, out: list[ast.stmt]) -> None:

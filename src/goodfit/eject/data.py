@@ -12,9 +12,10 @@ from goodfit.data.folder import _split_folders
 from goodfit.data.image_transform import ImageTransform
 from goodfit.data.named import NAMED, NamedDataset, _read_cifar, _read_idx, _read_part, _read_with_torchvision
 from goodfit.data.splits import _set_aside, _strata, choose_rows
-from goodfit.data.table_transform import TableTransform
+from goodfit.eject.arrays import npz_lines
 from goodfit.eject.knowledge import Knowledge
 from goodfit.eject.layout import docstring, expression, statements
+from goodfit.eject.own_data import is_own, own_data_functions, split_lines
 from goodfit.eject.sources import function_tree
 from goodfit.eject.tables import table_functions
 from goodfit.eject.values import Code, Frame, Row, Static, Value, lift, literal, name, parse
@@ -33,6 +34,7 @@ class DataSection:
     help: str = ""
     functions: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)  # of a data set of the user's own, whose examples are read in turn
 
 
 def data_section(known: Knowledge) -> DataSection:
@@ -44,17 +46,17 @@ def data_section(known: Knowledge) -> DataSection:
         section = _named(known, data, noun)
     elif data == "memory":
         section = _in_memory(known, noun)
-    elif noun == "pictures" and not data.endswith(".npz"):
+    elif data.lower().endswith(".npz"):
+        section = DataSection(noun, f"the arrays in {Path(data).name}", option=data, help="the file of the arrays")
+        functions, lines = npz_lines(known, Path(data), noun)
+        section.functions += functions
+        section.lines += lines
+    elif noun == "pictures":
         section = _folder(known, Path(data))
-    elif isinstance(plan.dataset.transform, TableTransform):
+    else:
         section = DataSection(noun, f"the table {Path(data).name}", option=data, help="the table")
         section.functions += table_functions(known, Path(data))
         section.lines.append(f"    {noun}, targets = read_table(root)")
-    else:
-        kind = "an .npz"
-        raise ConfigError(
-            f"eject of {kind} is not built yet; it is built for named data sets, class folders and data given from Python"
-        )
     _split(known, section)
     return section
 
@@ -166,6 +168,10 @@ def _in_memory(known: Knowledge, noun: str) -> DataSection:
     kind = "uint8" if noun == "pictures" else "float32"
     targets = f"classes (N,) int64, from 0 to {len(dataset.classes) - 1}" if dataset.classes else "targets (N,) float32"
     parts = _parts_of(known)
+    if is_own(known):
+        section.functions += own_data_functions(known, parts)
+        section.parts = parts
+        return section
     section.functions += [
         "def read(part: str) -> tuple[Tensor, Tensor]:",
         *docstring(f"Return {noun} ({shape}) {kind} and {targets}, of the part {' or '.join(map(repr, parts))}."),
@@ -203,11 +209,13 @@ def _assigned(titles: tuple[str, str], result: Value) -> list[ast.stmt]:
 def _split(known: Knowledge, section: DataSection) -> None:
     """Set aside what is to validate and to test, and take fewer examples if that was asked for."""
     plan, noun = known.session.plan, section.noun
-    brought = [line.split("_")[0].strip() for line in section.lines if line.strip().startswith(("train_", "val_", "test_"))]
+    brought = section.parts or [
+        line.split("_")[0].strip() for line in section.lines if line.strip().startswith(("train_", "val_", "test_"))
+    ]
     settings = plan.config.data
     aside = [part for part in ("test", "val") if part in plan.dataset.splits and part not in brought]
     limited = settings.max_train and len(plan.dataset.train) == settings.max_train
-    if not aside and not limited:
+    if not aside and not limited and not section.parts:
         if not brought:
             raise ConfigError("the run has neither a test split nor a share of the examples for one")
         return
@@ -217,13 +225,14 @@ def _split(known: Knowledge, section: DataSection) -> None:
         "", plan.dataset.task, plan.dataset.classes, {"train": Part(None, targets)}, lambda *_: plan.dataset.transform
     )
     known.alive.append((targets, raw))
-    whole, start = ("targets", noun) if not brought else ("train_targets", f"train_{noun}")
+    whole, start = ("targets", noun) if not brought or section.parts else ("train_targets", f"train_{noun}")
     if aside:
         section.functions += ["", "", *_set_aside_lines(known, raw)]
-    lines = [f"    rows = torch.arange(len({whole}))"]
-    for part in aside:
-        share = getattr(settings, part)
-        lines.append(f'    rows, {part}_rows = set_aside({whole}, rows, {share}, "{part}")')
+    calls = [f'    rows, {part}_rows = set_aside({whole}, rows, {getattr(settings, part)}, "{part}")' for part in aside]
+    if section.parts:
+        section.lines += split_lines(known, section.parts, calls, _limited(known, raw, whole) if limited else "")
+        return
+    lines = [f"    rows = torch.arange(len({whole}))", *calls]
     if limited:
         lines.append(f"    rows = {_limited(known, raw, whole)}")
     lines += [f"    {part}_{noun}, {part}_targets = {start}[{part}_rows], {whole}[{part}_rows]" for part in aside]

@@ -66,6 +66,7 @@ HARMLESS = {
     "generator",
     "list",
     "float32",
+    "prediction_of",
 }
 
 
@@ -172,7 +173,9 @@ def chosen(subject: Any, cases: Sequence[ast.match_case]) -> Sequence[ast.stmt]:
 
 
 def defaults(called: Any) -> dict[str, Any]:
-    """Return what a function takes where nothing is given."""
+    """Return what a function takes where nothing is given; of one that is not written in Python nothing is known."""
+    if getattr(called, "__text_signature__", None):
+        return {}  # to read it is to run it
     try:
         parameters = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from goodfit.data import augment, splits
@@ -25,20 +25,21 @@ from goodfit.eject.folding import WHOLE, prune
 from goodfit.eject.layout import expression
 from goodfit.eject.sources import docstring_sentence, function_tree
 from goodfit.eject.specialize import Specializer
+from goodfit.eject.stand_ins import has_place, is_unknown
 from goodfit.eject.values import CannotWriteError, Code, Frame, Row, Static, Value, lift, name, parse
 from goodfit.evaluation.calibration import CalibrationBins
 from goodfit.evaluation.evaluate import TrainedModel
 from goodfit.inputs import apply
 from goodfit.models import MODELS
 from goodfit.models.freezing import find_head
-from goodfit.models.outputs import check_outputs, prediction_of
+from goodfit.models.outputs import check_outputs, in_float32, prediction_of
 from goodfit.randomness import address, generator, reseed
 from goodfit.session import Session
 from goodfit.training import optimizers, schedules
 from goodfit.training.ema import MovingAverage
 from goodfit.training.losses import CrossEntropy
 from goodfit.training.optimizers import optimizer_arguments
-from goodfit.training.own import OwnLoss
+from goodfit.training.own import OwnLoss, OwnSchedule, _is_one_column
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Trainer
 
@@ -75,7 +76,12 @@ class Knowledge:
     def code_name(self) -> str:
         """The name of the user's code for the model, as it was given now: "net.py:Net"; empty for any other model."""
         own, is_code = self.session.plan.own.model, self.session.plan.architecture.is_code
-        return own.name if own and is_code else ""
+        return own.name if own and is_code and not self.model_has_place else ""
+
+    @property
+    def model_has_place(self) -> bool:
+        """Whether the model is an object given from Python, which no import brings."""
+        return self.session.plan.architecture.is_code and has_place(self.session.plan.own.model)
 
     def constant(self, title: str, value: Any, comment: str = "") -> Static:
         """Put a constant at the top of the program, and return it."""
@@ -142,8 +148,9 @@ def _name_settings(known: Knowledge) -> None:
     attributes[id(trainer), "seed"] = known.constant("SEED", settings.seed)
     known.constant("EPOCHS", settings.epochs)
     attributes[id(trainer.loader), "batch_size"] = known.constant("BATCH_SIZE", plan.batch_size)
-    rate = known.constant("LEARNING_RATE", float(plan.config.optim.lr or 0))
-    known.specializer.repeated["base_rates"] = rate
+    if plan.own.optimizer is None:
+        rate = known.constant("LEARNING_RATE", float(plan.config.optim.lr or 0))
+        known.specializer.repeated["base_rates"] = rate
     if settings.accumulate > 1:
         attributes[id(trainer), "parts"] = known.constant("ACCUMULATE", settings.accumulate, "parts of a batch")
     if settings.clip:
@@ -204,9 +211,14 @@ def _set_rules(known: Knowledge) -> None:
         optimizer_arguments: lambda given, *_: Static(optimizer_arguments(ast.literal_eval(lift(given[0])))),
         optimizers._check: nothing,
         find_head: lambda *_: _head(session.model),
+        _is_one_column: lambda *_: Static(session.plan.architecture.num_outputs == 1),
+        OwnSchedule.after_step: lambda *_: _schedule_step(session),
     }
     if session.plan.architecture.is_code:
-        specializer.rules[prediction_of] = _prediction(session)
+        outputs = _outputs(session)
+        specializer.facts["isinstance(outputs, Tensor)"] = Static(isinstance(outputs, Tensor))
+        specializer.rules[prediction_of] = lambda given, *_: _prediction(outputs, given[0])
+        specializer.rules[in_float32] = lambda given, *_: Code(ast.Call(name("in_float32"), [lift(given[0])], []))
     if not known.draws:
         specializer.rules[reseed] = nothing
     if not session.state.scaler.is_enabled():
@@ -220,18 +232,32 @@ def _set_rules(known: Knowledge) -> None:
     known.alive += [stored, targets, batch]
 
 
-def _prediction(session: Session) -> Any:
-    """Return the rule for what the prediction is among a module's outputs, as the module itself shows it."""
+def _outputs(session: Session) -> Any:
+    """Return what the module gives for two examples, None where only a stand-in for it is here."""
+    if is_unknown(session.plan.own.model):
+        return None
     inputs, _ = first_examples(session.plan.dataset, 2, session.plan.config.train.seed)
     with torch.no_grad():
-        found = copy.deepcopy(session.model).cpu().eval()(inputs)
-    if isinstance(found, Mapping):
-        return lambda given, *_: Code(ast.Subscript(lift(given[0]), ast.Constant("logits"), ast.Load()))
-    if isinstance(found, Sequence):
-        return lambda given, *_: Code(ast.Subscript(lift(given[0]), ast.Constant(0), ast.Load()))
-    if found.ndim == 1:
-        return lambda given, *_: Code(ast.Call(ast.Attribute(lift(given[0]), "unsqueeze", ast.Load()), [ast.Constant(1)], []))
-    return lambda given, *_: given[0]
+        return copy.deepcopy(session.model).cpu().eval()(inputs)
+
+
+def _prediction(outputs: Any, given: Value) -> Value:
+    """Return what the prediction is among such outputs as the module's."""
+    if outputs is None:
+        return Code(ast.Call(name("prediction_of"), [lift(given)], []))
+    if isinstance(outputs, Mapping):
+        return Code(ast.Subscript(lift(given), ast.Constant("logits"), ast.Load()))
+    if isinstance(outputs, Sequence):
+        return Code(ast.Subscript(lift(given), ast.Constant(0), ast.Load()))
+    if outputs.ndim == 1:
+        return Code(ast.Call(ast.Attribute(lift(given), "unsqueeze", ast.Load()), [ast.Constant(1)], []))
+    return given
+
+
+def _schedule_step(session: Session) -> Value:
+    """Return the step of a scheduler that counts steps; others are stepped by the loop over epochs."""
+    schedule = session.state.schedule
+    return Code(parse("scheduler.step()")) if schedule and schedule.counts_steps else Static(None)
 
 
 def _head(model: nn.Module) -> Value:
@@ -257,8 +283,11 @@ def _keep_functions(known: Knowledge) -> None:
         augment._change: ("", {}),
         augment._blank: ("", {}),
         augment._box: ("draw_box", {}),
-        trainer.schedule: ("schedule", {}),
     }
+    if plan.own.schedule is None:
+        specializer.kept[trainer.schedule] = ("schedule", {})
+    else:
+        specializer.objects[id(trainer.schedule)] = Code(name("schedule"))
     if not (isinstance(plan.dataset.transform, TensorTransform) and plan.dataset.transform.is_identity):
         specializer.kept[TensorTransform.normalize] = ("normalize", {"self": transform})
     specializer.kept |= {shape: ("", {}) for shape in schedules.SCHEDULES.values()}

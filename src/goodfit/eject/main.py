@@ -56,7 +56,7 @@ def main_section(known: Knowledge, run: Run, data: DataSection, step: list[str])
             '    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")',
             "    torch.use_deterministic_algorithms(True)",
         ]
-    lines += ["", *data.lines, "", *_model_lines(known, run), "", *_epochs(known, data, step)]
+    lines += ["", *data.lines, "", *_model_lines(known, run, step), "", *_epochs(known, data, step)]
     return lines
 
 
@@ -65,11 +65,11 @@ def _about_main(validates: bool) -> str:
     return f"Train{chosen}, test and save."
 
 
-def _model_lines(known: Knowledge, run: Run) -> list[str]:
+def _model_lines(known: Knowledge, run: Run, step: list[str]) -> list[str]:
     session = known.session
     architecture, config = session.plan.architecture, session.plan.config
     lines = ["    # The first weights are a function of the seed.", *_seeding(known)]
-    if architecture.is_code:
+    if known.code_name:
         arguments = ", ".join(f"{key}={expression(literal(value))}" for key, value in architecture.arguments.items())
         lines.append(f"    model = {known.code_name.rpartition(':')[2]}({arguments})")
     else:
@@ -83,6 +83,10 @@ def _model_lines(known: Knowledge, run: Run) -> list[str]:
     if session.trainer.channels_last and architecture.name != "mlp":
         lines.append("    model = model.to(memory_format=torch.channels_last)")
     lines += optimizer_lines(known)
+    if session.state.schedule:
+        lines.append("    scheduler = make_schedule(optimizer)")
+    if "base_rates" in "\n".join(step):
+        lines.append('    base_rates = [group["lr"] for group in optimizer.param_groups]')
     if session.state.scaler.is_enabled():
         lines.append(f'    scaler = torch.amp.GradScaler("{session.device.type}")')
     if session.state.ema:
@@ -117,17 +121,15 @@ def _epochs(known: Knowledge, data: DataSection, step: list[str]) -> list[str]:
     known.specializer.attributes[id(session.trainer.loader), "seed"] = seed
     given: dict[str, Value] = {"self": Static(session.trainer.loader), "epoch": Code(name("epoch"))}
     order = known.assigned(Loader._shuffle, "self._order", given)
-    skipped = sorted({line["step"] - 1 for line in known.metrics if line["event"] == "skip"})
-    if skipped:
-        known.constant("SKIPPED", tuple(skipped), "steps that made the loss or the weights not finite")
-        step = ["            if step in SKIPPED:", "                continue", *step]
+    step = [*_taken(known, data), *_skips(known), *step]
     uses_step = re.search(r"(?<![.\w])step\b", "\n".join(step)) is not None
-    place = "" if session.device.type == "cpu" else ".to(DEVICE)"
     lines = ["    best_loss, best_weights = math.inf, {}"] if validates else []
     lines += ["    epochs_since_best = 0"] if patience and validates else []
     lines += ["    for epoch in range(EPOCHS):", *training_mode_lines(known), "        loss_sum = weight_sum = 0.0"]
-    lines += [f"        order = {order}", *_batches(known, uses_step)]
-    lines += [f"            stored, targets = train_{noun}[batch]{place}, train_targets[batch]{place}", *step]
+    lines += [f"        order = {order}", *_batches(known, uses_step), *step]
+    schedule = session.state.schedule
+    if schedule and not schedule.counts_steps and not schedule.waits_for_loss:
+        lines.append("        scheduler.step()")
     lines += [
         f"        loss, {measure} = evaluate({module}, {part}_{noun}, {part}_targets)",
         "        print(",
@@ -135,6 +137,8 @@ def _epochs(known: Knowledge, data: DataSection, step: list[str]) -> list[str]:
         f'            f"{label} loss {{loss:.4f}}, {measure} {{{measure}:{form}}}"',
         "        )",
     ]
+    if schedule and schedule.waits_for_loss:
+        lines.append("        scheduler.step(loss)")
     if validates:
         lines += [
             "        if loss < best_loss:",
@@ -158,6 +162,26 @@ def _epochs(known: Knowledge, data: DataSection, step: list[str]) -> list[str]:
         ]
     weights = f"{{key: tensor.contiguous() for key, tensor in {module}.state_dict().items()}}"
     return [*lines, f"    weights = {weights}", '    save_file(weights, "model.safetensors")']
+
+
+def _taken(known: Knowledge, data: DataSection) -> list[str]:
+    """Return the statements that take a batch."""
+    place = "" if known.session.device.type == "cpu" else ".to(DEVICE)"
+    if not data.parts:
+        return [f"            stored, targets = train_{data.noun}[batch]{place}, train_targets[batch]{place}"]
+    moved = [f"            stored, targets = stored{place}, targets{place}"] if place else []
+    return ["            stored, targets = gather(train_set, train_rows[batch], SEED, epoch)", *moved]
+
+
+def _skips(known: Knowledge) -> list[str]:
+    """Return the statements that leave out the steps that the run left out."""
+    skipped = sorted({line["step"] - 1 for line in known.metrics if line["event"] == "skip"})
+    if not skipped:
+        return []
+    known.constant("SKIPPED", tuple(skipped), "steps that made the loss or the weights not finite")
+    schedule = known.session.state.schedule
+    counts = ["                scheduler.step()"] if schedule and schedule.counts_steps else []
+    return ["            if step in SKIPPED:", *counts, "                continue"]
 
 
 def _batches(known: Knowledge, uses_step: bool) -> list[str]:

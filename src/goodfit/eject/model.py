@@ -12,7 +12,7 @@ from goodfit.eject.knowledge import Knowledge
 from goodfit.eject.layout import WIDTH, class_lines, docstring, expression, statements
 from goodfit.eject.sources import class_tree, docstring_sentence, function_tree
 from goodfit.eject.specialize import Rule
-from goodfit.eject.values import Code, Row, Static, Value, lift, literal, name, parse
+from goodfit.eject.values import Code, Frame, Row, Static, Value, lift, literal, name, parse
 from goodfit.errors import ConfigError
 from goodfit.models import MODELS, external
 from goodfit.models.freezing import find_head, freeze_body, freeze_parts, set_training
@@ -32,6 +32,8 @@ def model_section(known: Knowledge) -> list[str]:
         return _resnet(known)
     if architecture.name.startswith("torchvision/"):
         return _torchvision(known)
+    if architecture.name.startswith("timm/"):
+        return _timm(known)
     if architecture.name not in MODELS:
         raise ConfigError(
             f"eject of {architecture.name} is not built yet; it is built for {', '.join(MODELS)} and code of your own"
@@ -104,17 +106,19 @@ def _initialization(known: Knowledge) -> list[ast.stmt]:
     """Return the statements of the builder that draw weights in another way than torch does."""
     builder = MODELS[known.session.plan.architecture.name]
     arguments = known.session.plan.architecture.arguments
-    reached = _reached(function_tree(builder).body, {key: Static(value) for key, value in arguments.items()})
+    frame = Frame({key: Static(value) for key, value in arguments.items()}, builder.__globals__)
+    reached = _reached(known, function_tree(builder).body, frame)
     texts = [_as_attributes(ast.unparse(node)) for node in reached]
     return [ast.parse(text).body[0] for text in texts if "nn.init" in text]
 
 
-def _reached(body: list[ast.stmt], given: dict[str, Any]) -> Iterator[ast.stmt]:
+def _reached(known: Knowledge, body: list[ast.stmt], frame: Frame) -> Iterator[ast.stmt]:
     """Give the statements that are reached; the tests are comparisons of an argument."""
     for node in body:
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and ast.unparse(node.test.left) in given:
-            holds = eval(ast.unparse(node.test), {key: value.value for key, value in given.items()})  # noqa: S307
-            yield from _reached(node.body if holds else node.orelse, given)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and ast.unparse(node.test.left) in frame.names:
+            holds = known.specializer.value(node.test, frame, [])
+            assert isinstance(holds, Static)
+            yield from _reached(known, node.body if holds.value else node.orelse, frame)
         else:
             yield node
 
@@ -172,6 +176,19 @@ def _torchvision(known: Knowledge) -> list[str]:
     return ["def build_model() -> nn.Module:", about, *statements([*body, ast.Return(lift(result))], 1)]
 
 
+def _timm(known: Knowledge) -> list[str]:
+    """Return the library's model, which itself makes head and first layer fit."""
+    architecture = known.session.plan.architecture
+    if known.session.plan.config.model.pretrained:
+        raise ConfigError(
+            f"eject of {architecture.name} with pretrained weights is not built yet; it is built for training from the start"
+        )
+    name, channels = architecture.name.partition("/")[2], architecture.input_shape[0]
+    call = f'timm.create_model("{name}", num_classes={architecture.num_outputs}, in_chans={channels})'
+    about = f'    """Return {architecture.name} with fresh weights."""'
+    return ["def build_model() -> nn.Module:", about, f"    return {call}"]
+
+
 def preparation_lines(known: Knowledge) -> list[str]:
     """Return the statements that freeze what is not trained."""
     model, config = {"model": Code(name("model"))}, known.session.plan.config.model
@@ -190,6 +207,9 @@ def training_mode_lines(known: Knowledge) -> list[str]:
 def optimizer_lines(known: Knowledge) -> list[str]:
     """Return the statements that make the optimiser; groups that would differ in nothing are one."""
     settings = known.session.plan.config.optim
+    if known.session.plan.own.optimizer is not None:
+        parameters = "    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]"
+        return [*([parameters] if known.session.trainer.clip else []), "    optimizer = make_optimizer(model)"]
     given: dict[str, Value] = {
         "name": Static(settings.name),
         "model": Code(name("model")),

@@ -12,13 +12,15 @@ from goodfit.eject.knowledge import Knowledge, know
 from goodfit.eject.layout import WIDTH, class_lines, docstring, statements
 from goodfit.eject.main import main_section, step_lines
 from goodfit.eject.model import model_section
-from goodfit.eject.sources import class_tree, constant_source
+from goodfit.eject.places import PLACE, places
+from goodfit.eject.sources import class_tree, constant_source, docstring_sentence, function_tree
 from goodfit.eject.specialize import Function
 from goodfit.eject.values import CannotWriteError, literal, name
 from goodfit.errors import ConfigError
+from goodfit.models.outputs import in_float32, prediction_of
 from goodfit.session import Session
 from goodfit.training.ema import MovingAverage
-from goodfit.training.own import OwnCode, OwnLoss
+from goodfit.training.own import OwnCode
 
 __all__ = ["write_program"]
 
@@ -30,9 +32,12 @@ IMPORTS = {
     "os": "import os",
     "random": "import random",
     "OrderedDict": "from collections import OrderedDict",
+    "Mapping": "from collections.abc import Mapping, Sequence",
     "blake2b": "from hashlib import blake2b",
     "Path": "from pathlib import Path",
+    "Any": "from typing import Any",
     "np": "import numpy as np",
+    "timm": "import timm",
     "torch": "import torch",
     "F": "import torch.nn.functional as F",
     "load_file": "from safetensors.torch import load_file",
@@ -43,10 +48,12 @@ IMPORTS = {
     "load_digits": "from sklearn.datasets import load_digits",
     "Tensor": "from torch import Tensor",
     "nn": "from torch import nn",
+    "Dataset": "from torch.utils.data import Dataset, default_collate",
     "datasets": "from torchvision import datasets",
     "library": "from torchvision import models as library",
 }
-LIBRARY = 8  # of these are Python's own
+PACKAGES = {"sklearn": "scikit-learn", "torchvision": "torchvision", "timm": "timm", "polars": "polars", "PIL": "pillow"}
+LIBRARY = 10  # of these are Python's own
 
 
 def write_program(run: Run, own: OwnCode | None = None) -> str:
@@ -73,23 +80,25 @@ def _program(run: Run, session: Session) -> str:
     model = model_section(known)
     main = main_section(known, run, data, step)
     functions = [_function(title, function) for title, function in known.specializer.functions.items()]
-    sections = [*functions[:of_data], data.functions, *functions[of_data:], _verbatim(known), model, evaluation, main]
+    verbatim = _verbatim(known, "\n".join(sum(functions, [*evaluation, *main])))
+    sections = [*functions[:of_data], data.functions, *functions[of_data:], *verbatim, *places(known)]
+    sections += [model, evaluation, main]
     body = "\n\n\n".join("\n".join(lines).strip("\n") for lines in sections if lines)
     constants = _constants(known, body)
     imports = _imports(known, f"{constants}\n{body}")
     end = 'if __name__ == "__main__":\n    main()\n'
-    program = f"{_heading(known, run, data, imports)}\n{imports}\n\n{constants}\n\n\n{body}\n\n\n{end}"
+    program = f"{_heading(known, run, data, imports, PLACE in body)}\n{imports}\n\n{constants}\n\n\n{body}\n\n\n{end}"
     check_names(program)
     return program
 
 
-def _heading(known: Knowledge, run: Run, data: DataSection, imports: str) -> str:
+def _heading(known: Knowledge, run: Run, data: DataSection, imports: str, has_places: bool) -> str:
     config = known.session.plan.config
-    packages = "torch, safetensors"
-    packages += ", scikit-learn" if config.data.name == "digits" else ", torchvision" if "torchvision" in imports else ""
+    packages = ", ".join(["torch", "safetensors", *(name for key, name in PACKAGES.items() if key in imports)])
+    filled = " when the marked places hold the objects that the run was given" if has_places else ""
     lines = textwrap.wrap(
         f"This is the goodfit run {run.path.name!r} as one program, without goodfit: it needs {packages}. It ends with the run's own "
-        f"weights, bit for bit, on the machine where the run was made, with torch {run.environment.get('torch')}; elsewhere the last "
+        f"weights, bit for bit{filled}, on the machine where the run was made, with torch {run.environment.get('torch')}; elsewhere the last "
         "bits may differ. The weights are written to model.safetensors.",
         98,
     )
@@ -146,15 +155,18 @@ def _function(title: str, function: Function) -> list[str]:
     return [*head, *docstring(function.about), *statements(function.body, 1)]
 
 
-def _verbatim(known: Knowledge) -> list[str]:
-    """Return what is taken over whole, and the marked place for a loss that was given as an object."""
-    lines = class_lines(class_tree(MovingAverage)) if known.session.state.ema else []
-    if isinstance(known.session.trainer.loss, OwnLoss):
-        title = known.session.plan.config.train.loss
-        lines += ["", ""] * bool(lines) + [
-            "def loss_function(outputs: Tensor, targets: Tensor) -> Tensor:",
-            '    """Return the mean loss of a batch."""',
-            f"    # >>> put your own loss here: {title} <<<",
-            '    raise NotImplementedError("put your own loss here")',
-        ]
-    return lines
+def _verbatim(known: Knowledge, text: str) -> list[list[str]]:
+    """Return what is taken over whole where the `text` uses it: the moving average, and what takes a module's outputs apart."""
+    found = [class_lines(class_tree(MovingAverage))] if known.session.state.ema else []
+    for function, returns in ((prediction_of, "Tensor"), (in_float32, "Any")):
+        if f"{function.__name__}(" in text:
+            body = [node for node in function_tree(function).body[1:] if not _is_check(node)]
+            for node in (inner for statement in body for inner in ast.walk(statement) if isinstance(inner, ast.If)):
+                node.body = [inner for inner in node.body if not _is_check(inner)]
+            head = f"def {function.__name__}(outputs: Any) -> {returns}:"
+            found.append([head, *docstring(docstring_sentence(function)), *statements(body, 1)])
+    return found
+
+
+def _is_check(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], ast.Raise)

@@ -45,6 +45,9 @@ def _commented(text: str) -> ast.stmt:
             before.insert(0, alone[line])
             line -= 1
         node.before = before  # type: ignore[attr-defined]
+        if isinstance(node, ast.Try):
+            node.after = ""  # type: ignore[attr-defined]  # at its end there is what a handler says
+            continue
         header = node.body[0].lineno - 1 if isinstance(node, ast.For | ast.While | ast.If | ast.With) else node.end_lineno
         node.after = trailing.get(header or 0, "")  # type: ignore[attr-defined]
     return tree

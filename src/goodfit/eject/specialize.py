@@ -333,6 +333,9 @@ class Specializer:
 
     def _call_foreign(self, function: Static, called: Any, arguments: Sequence[Value], keywords: dict[str, Value]) -> Value:
         if called is isinstance and isinstance(arguments[0], Code):
+            fact = self.facts.get(ast.unparse(ast.Call(lift(function), [lift(argument) for argument in arguments], [])))
+            if fact is not None:
+                return fact
             kind = arguments[1].value if isinstance(arguments[1], Static) else None
             if kind in (Tensor, Mapping, Sequence):  # what only the program knows is a tensor, or a module
                 return Static(kind is Tensor)
@@ -363,7 +366,7 @@ class Specializer:
             and not (key == "device" and self._is_here(value))
         ]
         made = ast.Call(lift(function), [lift(argument) for argument in arguments], given)
-        return self.facts.get(ast.unparse(made), Code(made)) if called is isinstance else Code(made)
+        return Code(made)
 
     def _method(self, function: ast.expr, arguments: Sequence[Value], keywords: dict[str, Value]) -> Value:
         """Return a call of something that only the program knows."""

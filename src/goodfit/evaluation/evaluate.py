@@ -1,8 +1,9 @@
 """A trained model as evaluation, prediction and shipping see it, and its evaluation on a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from goodfit.models.outputs import OutputMeaning, check_outputs, log_probabiliti
 from goodfit.user_code import blame, said
 
 __all__ = ["EvaluationStopped", "TrainedModel", "evaluate"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def evaluate(
 ) -> Evaluation:
     """Return the metrics of `model` on every example of `split`, each counted once on any number of ranks.
 
-    Raises EvaluationStopped between two batches if `stop_asked` says so; with several ranks, which must agree, it is not asked.
+    Raises EvaluationStopped between two batches if `stop_asked` says so, on all ranks together if it does on one.
     """
     ranks = ranks or Ranks()
     ranks.share(model.module.buffers())  # batch statistics are each rank's own; the first rank's are the model's
@@ -90,13 +93,25 @@ def evaluate(
     else:
         sums = RegressionSums(model.device, center=model.target_scale.mean)
     with closing(read_in_order(split, ranks.slice(len(split)))) as batches:
-        for inputs, targets, is_ready in batches:
-            if ranks.world == 1 and stop_asked():
-                raise EvaluationStopped
+        for inputs, targets, is_ready in _together(batches, ranks, stop_asked, model.device):
             outputs = model(inputs) if isinstance(inputs, Tensor) and not is_ready else model.outputs_for(inputs)
             _count(sums, model, outputs, targets.to(model.device))
     ranks.add(sums.tensors())
     return sums.result(name, model.classes) if isinstance(sums, ClassificationCounts) else sums.result(name)
+
+
+def _together(batches: Iterable[T], ranks: Ranks, stop_asked: Callable[[], bool], device: torch.device) -> Iterator[T]:
+    """Give the batches; the ranks agree before each of them whether to stop, also those that have one batch less."""
+    for batch in batches:
+        stop, _ = ranks.largest((stop_asked(), True), device)
+        if stop:
+            raise EvaluationStopped
+        yield batch
+    others_go_on: int = ranks.world > 1
+    while others_go_on:
+        stop, others_go_on = ranks.largest((stop_asked(), False), device)
+        if stop:
+            raise EvaluationStopped
 
 
 def _count(sums: ClassificationCounts | RegressionSums, model: TrainedModel, outputs: Tensor, targets: Tensor) -> None:

@@ -31,6 +31,8 @@ def auto_recipe(dataset: Dataset, model: str | None = None) -> Recipe:
     elif recipe.name != "table":
         # Colour pictures are of things, and things have no handedness; digits do.
         values["augment.flip"] = shape[0] == 3
+    if dataset.task == "regression":
+        values.pop("train.label_smoothing", None)
     return replace(recipe, name=f"auto: {recipe.name}", values=values | _sizes(recipe.sizing, len(dataset.train)))
 
 
