@@ -1,6 +1,7 @@
 """The Python face: what a notebook or a script calls."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from harness import tiny_pictures
 from torch import nn
 
 import goodfit
+from goodfit.api import Options
 from goodfit.errors import ConfigError, DataError, DeviceError, FileError, InputError, ModelError
 
 FAST: dict[str, Any] = {"train.threads": 1, "train.precision": "fp32"}
@@ -203,7 +205,7 @@ def test_other_threads_train_too() -> None:
         (
             {"model": nn.Linear},
             ConfigError,
-            "missing a required argument: 'in_features'; set its arguments as --set model.NAME",
+            "missing a required argument: 'in_features'; set its arguments as settings={\"model.NAME\": VALUE}",
         ),
         ({"model": 5}, ModelError, "a int is no model; give a name of `goodfit models`, a torch.nn.Module, or what builds one"),
         ({"optimizer": "sdg"}, ConfigError, "did you mean sgd"),
@@ -235,6 +237,16 @@ def test_what_is_no_run_or_model() -> None:
         train()
 
 
+def test_what_is_said_names_keywords_and_not_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    with pytest.raises(FileError, match=r"exists and is not empty; choose another out=$"):
+        train()
+    with pytest.raises(ConfigError, match=r"has already trained 2 epochs; ask for more than that with epochs=$"):
+        goodfit.resume(run.path, data=(X, Y), epochs=1)
+    goodfit.resume(run.path, data=(X, Y))
+    assert capsys.readouterr().out == 'this run has finished; give it more epochs with: goodfit.resume("run", epochs=N)\n'
+
+
 def test_an_unknown_keyword_is_python_s_own_error() -> None:
     with pytest.raises(TypeError, match=r"unexpected keyword 'epoch'; did you mean epochs"):
         train(epoch=3)
@@ -247,6 +259,12 @@ def test_pictures_are_classified() -> None:
     run = train((inputs, np.array(["cat", "dog", "eel"])[targets]), epochs=5)
     assert accuracy(run.test) > 0.5
     assert run.predictor()(inputs[0].transpose(1, 2, 0)).label in ("cat", "dog", "eel")
+
+
+def test_the_help_names_every_keyword() -> None:
+    said = " ".join((goodfit.train.__doc__ or "").split())
+    for name in Options.__annotations__:
+        assert re.search(rf"\b{name}\b", said), name
 
 
 def test_importing_goodfit_imports_nothing_heavy() -> None:

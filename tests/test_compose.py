@@ -205,6 +205,18 @@ def test_a_normalize_that_does_not_fit_the_channels_is_one_line_that_names_both(
         read(transforms.ToTensor(), transforms.Normalize(0.5, 0.0)).image_transform("L", 28, 28)
 
 
+@pytest.mark.parametrize("steps", [(transforms.ToTensor(),), (v2.ToImage(), v2.ToDtype(torch.float32, scale=True))])
+def test_a_normalize_that_comes_too_early_is_named(steps):
+    with pytest.raises(
+        DataError, match=r"^the transform of the data set has Normalize before .* ToTensor\(\), .* put Normalize after it$"
+    ):
+        read(transforms.Normalize(0.5, 0.5), *steps)
+    with pytest.raises(DataError, match="put Normalize after it"):
+        read(*steps[:-1], transforms.Normalize(0.5, 0.5), *steps[-1:])
+    own = read(lambda picture: picture, transforms.Normalize(0.5, 0.5), *steps)
+    assert own.own == ("<lambda>",), "which may have made a tensor"
+
+
 def test_black_beyond_the_border_is_black_only_before_normalize():
     after = read(transforms.ToTensor(), transforms.Normalize(0.5, 0.25), transforms.RandomCrop(32, padding=4))
     assert after.unread

@@ -234,8 +234,12 @@ def test_a_safetensors_file_is_read_too_and_a_model_file_is_none() -> None:
 def test_a_number_to_predict_is_asked_for_by_name() -> None:
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     torch.save({"model": net.state_dict(), "epoch": 3}, "old.pth")
-    with pytest.raises(ConfigError, match=r"gives one number: --set model\.outputs=value"):
+    with pytest.raises(ConfigError, match=r'gives one number: settings=\{"model\.outputs": "value"\} if it'):
         convert("old.pth", net)
+    with pytest.raises(
+        ConfigError, match=r'rows of 2 numbers settings=\{"transform.mean": .* gives one number: .* of classes give'
+    ):
+        goodfit.convert("old.pth", model=net)
     done = convert("old.pth", net, settings={"model.outputs": "value"})
     inputs = torch.randn(4, 2)
     assert ModelFile.load(done.model).architecture.name == "sequential"
@@ -255,14 +259,20 @@ UNKNOWN: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         "mlp",
         {"transform.std": None},
         ConfigError,
-        "nothing says how the inputs are prepared: give --data, or --set transform.mean",
+        'nothing says how the inputs are prepared: for rows of 6 numbers settings={"transform.mean": ..., "transform.std": ...}',
     ),
-    ("lenet", {}, DataError, "the shape of the inputs of lenet is not to be known from old.pth: give --data"),
+    ("lenet", {}, DataError, "the shape of the inputs of lenet is not to be known from old.pth: give as data="),
+    (
+        "lenet",
+        {"transform.std": None},
+        DataError,
+        "give as data= what it was trained on, which tells how its inputs are prepared",
+    ),
     ("lenex", {}, ModelError, "unknown model 'lenex'; did you mean lenet"),
     ("mlp", {"optim.lr": 1.0}, ConfigError, "optim.lr has no effect on a conversion"),
     ("mlp", {"model.pretrained": True}, ConfigError, "model.pretrained has no effect on a conversion"),
     ("mlp", {"model.hiden": [3]}, ConfigError, "model.hiden"),
-    (lambda: nn.Sequential(nn.Conv2d(1, 2, 3)), {}, ModelError, "not known without data: give --data"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 2, 3)), {}, ModelError, "not known without data: give as data="),
 ]
 
 
@@ -293,7 +303,7 @@ def test_nothing_of_a_hostile_pickle_runs_untrusted(is_zip: bool, inside: str) -
     content: Any = Canary() if inside == "alone" else {"state_dict": network().state_dict(), "extra": Canary()}
     torch.save(content, "evil.pth", _use_new_zipfile_serialization=is_zip)
     with pytest.raises(
-        FileError, match=r"holds a pickled (posix|nt)\.mkdir, and loading that can run any code.*--trust-pickle"
+        FileError, match=r"holds a pickled (posix|nt)\.mkdir, and loading that can run any code.*: trust_pickle=True"
     ):
         convert("evil.pth", "mlp")
     assert not Path("sung").exists()

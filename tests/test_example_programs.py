@@ -3,16 +3,19 @@
 import ast
 import pickle
 import runpy
+import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 from test_named import write_idx_split
 from torchvision.datasets import CIFAR10
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+HERE = Path(__file__).parent.parent
+EXAMPLES = HERE / "examples"
 MOST_LINES = 15
 
 Patch = pytest.MonkeyPatch
@@ -56,7 +59,9 @@ def test_mnist_mlp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_mnist(tmp_path / "data")
     names = run("mnist_mlp")
     assert "the step is the gradient times the rate: True" in capsys.readouterr().out
-    assert names["run"].best.outputs == "log-probabilities"  # type: ignore[attr-defined]
+    best = names["run"].best  # type: ignore[attr-defined]
+    assert best.outputs == "log-probabilities"
+    assert (best.transform.mean, best.training["examples"]["train"]) == ((0.5,), 300), "the note's arithmetic"
     assert Path("prediction.png").stat().st_size > 1000
 
 
@@ -79,6 +84,21 @@ def test_any_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "at 2 is 7.0\n" in out
     assert "Prediction(label='1'" in out
+
+
+def test_the_command_for_the_real_figures(tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(80):
+        path = tmp_path / "cifar" / ("train" if number < 60 else "test") / f"class {number % 10}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (number, 0, 3 * number)).save(path)
+    options = ["--cifar", "cifar", "--seeds", "2", "--only", "random_vectors", "cifar10_lenet", "any_dataset"]
+    monkeypatch.setattr(sys, "argv", ["examples.py", *options])
+    runpy.run_path(str(HERE / "benchmarks" / "examples.py"), run_name="__main__")
+    _, _, vectors, lenet, own = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert len(set(vectors[5].split(", "))) == 2, "each seed has vectors of its own"
+    assert lenet[1:4] == ["cifar10_lenet", "accuracy, %", "54.0"]
+    assert own[1:6] == ["any_dataset", "gradient", "7.0", "7.0", "7.0, 7.0"]
+    assert not Path("runs").exists(), "it leaves nothing behind"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

@@ -11,6 +11,7 @@ import torch
 from harness import StopAt, fingerprints, silent
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, WeightedRandomSampler
+from two_inputs import Both
 
 from goodfit.config import Layer
 from goodfit.errors import Interrupted
@@ -57,15 +58,6 @@ class Pairs(Dataset[Any]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"left": torch.randn(4) + index % 3, "right": torch.ones(2) * (index % 3), "label": index % 3}
-
-
-class Both(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Linear(4, 3), nn.Linear(2, 3)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return self.one(left) + self.two(right)
 
 
 def weighted(workers: int) -> DataLoader[Any]:

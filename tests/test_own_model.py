@@ -1,6 +1,7 @@
 """Models that are code of the user's own: given as objects from Python, and by name on the command line."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from two_inputs import Both
 
 import goodfit
 from goodfit.cli.main import run_command
@@ -89,7 +91,7 @@ def test_a_sequential_is_data_and_loads_without_code() -> None:
 
 def test_the_file_of_a_class_asks_for_its_code() -> None:
     run = train(Net(hidden=7))
-    with pytest.raises(CodeNeededError, match=r"code of your own, test_own_model.py:Net, .* name it with --model"):
+    with pytest.raises(CodeNeededError, match=r"code of your own, test_own_model.py:Net, .* name it with model=$"):
         goodfit.load(run.model)
     expected = run.predictor()(X[0])
     assert goodfit.load(run.model, model=lambda: Net(hidden=7))(X[0]) == expected
@@ -199,6 +201,18 @@ def test_parameter_groups_keep_their_own_rates() -> None:
     groups = [{"params": net.fc1.parameters(), "lr": 0.0}, {"params": net.fc2.parameters()}]
     train(net, optimizer=torch.optim.SGD(groups, lr=0.1))
     assert torch.equal(net.fc1.weight, before)
+
+
+def test_what_trains_the_model_is_said_by_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net(last="log_softmax")
+    groups = [{"params": net.fc1.parameters()}, {"params": net.fc2.parameters(), "lr": 0.001}]
+    train(net, optimizer=torch.optim.SGD(groups, lr=0.01), quiet=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "; SGD with lr 0.01, 0.001, constant" in said
+    assert "for one example, gives log-probabilities" in said
+    made = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.1), "schedule": lambda step: 1 / (1 + step)}
+    train(Net, **made, out="other", quiet=False)
+    assert "; Adam with lr 0.1, a schedule of your own" in " ".join(capsys.readouterr().out.split())
 
 
 def test_frozen_parts_stay_as_they_are_and_are_written_down() -> None:
@@ -442,6 +456,9 @@ def test_the_command_line_names_code_in_a_file(tmp_path: Path, capsys: pytest.Ca
         "--set",
         "train.threads=1",
     ]
+    assert run_command(["train", "digits.npz", *given, "--dry-run"]) == 0
+    assert re.search(r'name +"net.py:Net" +--model\n', shown := capsys.readouterr().out)
+    assert re.search(r'outputs +"logits" +auto\n', shown)
     assert run_command(["train", "digits.npz", *given]) == 0
     model = goodfit.load("run", model="net.py:Net").model.module
     assert model.head.in_features == 7
@@ -499,15 +516,6 @@ class Pairs(torch.utils.data.Dataset[Any]):
         return torch.randn(4), torch.ones(2) * (index % 3), index % 3
 
 
-class Both(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Linear(4, 3), nn.Linear(2, 3)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return self.one(left) + self.two(right)
-
-
 ROWS = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y + 1))
 MISTAKES: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     (
@@ -530,7 +538,7 @@ MISTAKES: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
         ConfigError,
         "ends after 3 steps, and the run has 10: total_steps=10",
     ),
-    ("net.py", (X, Y), {}, ModelError, "'net.py' names a file and no class in it; name both, such as --model net.py:Net"),
+    ("net.py", (X, Y), {}, ModelError, "'net.py' names a file and no class in it; name both, such as model=.net.py:Net"),
 ]
 
 
@@ -546,6 +554,14 @@ def test_a_loss_for_numbers_makes_a_regression_of_whole_numbers() -> None:
     run = train(Net(outputs=1), (X, Y), loss=nn.MSELoss())
     assert run.best is not None
     assert run.best.task == "regression"
+
+
+@pytest.mark.parametrize(("scale", "is_said"), [(1.0, False), (100.0, True)])
+def test_numbers_that_are_large_for_a_model_are_said(scale: float, is_said: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    train(Net(outputs=1), (X, scale * X[:, 0] + scale), loss=nn.MSELoss(), quiet=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("Net is given them as they are: most models learn faster from targets near 0 and 1" in said) == is_said
+    assert bool(re.search(r"the targets have mean [\d.]+ and deviation [\d.]+, and", said)) == is_said
 
 
 def test_several_inputs_are_predicted_one_by_one_and_together() -> None:

@@ -209,7 +209,11 @@ def test_a_curve_on_the_test_split_chooses_nothing() -> None:
 def test_a_run_that_has_just_begun_has_no_history() -> None:
     with pytest.raises(FileError, match="has logged nothing yet"):
         plot_history(run_of([]))
-    assert set(curves(plot_history(run_of([train_record(0.1, 1.0)])), 0)) == {"training"}
+    run = run_of([train_record(0.1, 1.0)])
+    assert set(curves(plot_history(run), 0)) == {"training"}
+    assert set(curves(plot_history("run"), 0)) == {"training"}
+    with pytest.raises(FileError, match="absent"):
+        plot_history(Path("absent"))
 
 
 @pytest.mark.parametrize("names", [("0", "1"), (LONG, MATH), tuple("0123456789"), ("café",) * 20], ids=len)

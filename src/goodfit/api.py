@@ -16,7 +16,7 @@ from goodfit.config import Layer
 from goodfit.conversion import Conversion, convert_file
 from goodfit.display import Display
 from goodfit.distributed import Ranks
-from goodfit.errors import DataError, Interrupted
+from goodfit.errors import DataError, GoodfitError, Interrupted, in_python
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.models.own import own_model
 from goodfit.randomness import kept_generators
@@ -75,6 +75,17 @@ KEYS = {
 }
 
 
+@contextmanager
+def _in_python_words() -> Iterator[None]:
+    """Let an error name keywords where the command line has flags."""
+    try:
+        yield
+    except GoodfitError as error:
+        error.args = (in_python(str(error)),)
+        raise
+
+
+@_in_python_words()
 def train(
     data: Any = "digits",
     *,
@@ -88,9 +99,11 @@ def train(
 
     `data` is a data set's name, a path, or data in memory: a pair (X, y) of tensors, arrays or lists, a Dataset or a
     DataLoader, with `val` and `test` of their kind beside it if there are any; `val` may also be the share to validate on.
-    `model` may be a torch.nn.Module: its weights are the start, and it has the best ones when training has ended. Raises
-    InputError before anything is written, RunError for a run that failed, and KeyboardInterrupt, with a checkpoint saved,
-    on Ctrl-C.
+    `model` may be a torch.nn.Module: its weights are the start, and it has the best ones when training has ended. The other
+    `options` are those of the command line: recipe, target, task, epochs, batch_size, loss, optimizer, schedule, lr, device,
+    seed, data_root and config, and settings for all the rest under dotted keys, such as settings={"train.ema": 0.99};
+    `goodfit train --dry-run` lists these with their defaults. Raises InputError before anything is written, RunError for a
+    run that failed, and KeyboardInterrupt, with a checkpoint saved, on Ctrl-C.
     """
     request = _request(data, val, test, Path(out) if out is not None else None, options)
     with _listening() as signals, _screen(quiet) as screen:
@@ -99,6 +112,7 @@ def train(
     return run
 
 
+@_in_python_words()
 def resume(
     run: PathLike,
     *,
@@ -123,6 +137,7 @@ def resume(
     return again
 
 
+@_in_python_words()
 def load(path: PathLike, *, model: Any = None, device: str = "cpu") -> Predictor:
     """Load a model file, or a run folder's best; `model` is the code of a model that is the user's own.
 
@@ -131,6 +146,7 @@ def load(path: PathLike, *, model: Any = None, device: str = "cpu") -> Predictor
     return Predictor.load(Path(path), device, own_model(model) if model is not None else None)
 
 
+@_in_python_words()
 def evaluate(model: Predictor | Run | PathLike, data: Any = None, *, split: str = "test") -> Evaluation:
     """Measure a model (a predictor, run, or path) on a split of `data`; without data, on its run's own.
 
@@ -140,6 +156,7 @@ def evaluate(model: Predictor | Run | PathLike, data: Any = None, *, split: str 
     return testing.evaluate_model(path, data, split, own=own)
 
 
+@_in_python_words()
 def convert(
     file: PathLike,
     *,
@@ -174,6 +191,7 @@ def convert(
         )
 
 
+@_in_python_words()
 def trainer(data: Any = "digits", *, val: Any = None, test: Any = None, **options: Unpack[Options]) -> Session:
     """Return what `train` would train, for a loop of your own: `for step in trainer.steps(until=100)`.
 
@@ -185,6 +203,7 @@ def trainer(data: Any = "digits", *, val: Any = None, test: Any = None, **option
     return make_session(workflows.plan(request, _screen(quiet=True)), Ranks(), lambda: False)
 
 
+@_in_python_words()
 def plot_batch(
     data: Any = "digits", *, val: Any = None, test: Any = None, step: int = 0, **options: Unpack[Options]
 ) -> "Figure":
@@ -260,7 +279,7 @@ def _give_back(run: Run, own: OwnCode) -> None:
 def _screen(quiet: bool) -> Display:
     import sys
 
-    return Display(sys.stdout, is_silent=quiet)
+    return Display(sys.stdout, is_silent=quiet, words=in_python)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ __all__ = ["Conversion", "convert_file"]
 
 OTHER_KEYS = ("train.seed", "train.device", "train.threads", "train.precision")  # that a conversion heeds, beside its sections'
 NOT_HEEDED = ("model.pretrained", "model.freeze", "model.frozen")
+GIVE_DATA = "give as --data what it was trained on, which tells how its inputs are prepared"
 MOST_NUMBERS = 1 << 28  # of examples that stand in for data
 
 
@@ -164,32 +165,40 @@ def _stand_in(old: OldFile, config: Config, own: OwnModel | None) -> tuple[Any, 
     The first matrix of the file says how many numbers an example has, the model how many classes there are. Raises
     InputError, naming what to give, where these do not suffice.
     """
-    if config.transform.mean is None or config.transform.std is None:
-        raise ConfigError(
-            "nothing says how the inputs are prepared: give --data, or --set transform.mean=... --set transform.std=... "
-            "(0 and 1 where they are used as they are)"
-        )
     name = own.name if own else config.model.name
     weights = [tensor for tensor in old.tensors.values() if tensor.ndim > 1]
     if not weights or weights[0].ndim > 2 or not (own or name in ("mlp", "sequential")):
-        raise DataError(f"the shape of the inputs of {name} is not to be known from {old.path.name}: give --data")
+        raise DataError(f"the shape of the inputs of {name} is not to be known from {old.path.name}: {GIVE_DATA}")
     features, columns = weights[0].shape[1], weights[-1].shape[0]
     if features * columns > MOST_NUMBERS:
         raise DataError(
-            f"{name} has {features:,} inputs and {columns:,} outputs, which is too large to do without data: give --data"
+            f"{name} has {features:,} inputs and {columns:,} outputs, which is too large to do without data: {GIVE_DATA}"
         )
     if own:
         columns = _columns(own, config, features)
+    _check_settings(name, config, features, columns)
     outputs = config.model.outputs
-    if columns == 1 and outputs in ("auto", "logits", "log-probabilities"):
-        raise ConfigError(
-            f"{name} gives one number: --set model.outputs=value if it is what is predicted, one-logit or probabilities if it "
-            "decides between two classes; or give --data"
-        )
     targets = torch.arange(2.0) if outputs == "value" else torch.arange(max(columns, 2)).repeat(2)
     part = (torch.zeros(len(targets), features), targets)
     task = "regression" if outputs == "value" else "classification"
     return {"train": part, "test": part}, {"data.task": task, "data.val": 0.0}
+
+
+def _check_settings(name: str, config: Config, features: int, columns: int) -> None:
+    """Raise ConfigError where more has to be said of a model without data, naming all of it at once."""
+    missing = []
+    if config.transform.mean is None or config.transform.std is None:
+        missing.append(
+            f"nothing says how the inputs are prepared: for rows of {features} numbers --set transform.mean=... "
+            "--set transform.std=... (0 and 1 where they are used as they are)"
+        )
+    if columns == 1 and config.model.outputs in ("auto", "logits", "log-probabilities"):
+        missing.append(
+            f"{name} gives one number: --set model.outputs=value if it is what is predicted, one-logit or probabilities if it "
+            "decides between two classes"
+        )
+    if missing:
+        raise ConfigError(f"{'; and '.join(missing)}; for pictures, tables or names of classes {GIVE_DATA}")
 
 
 def _columns(own: OwnModel, config: Config, features: int) -> int:
@@ -200,7 +209,7 @@ def _columns(own: OwnModel, config: Config, features: int) -> int:
         materialize(module, inputs, own.name)
         return probe(module, inputs, own.name).columns
     except ModelError as error:
-        raise ModelError(f"{error}. The shape of its inputs is not known without data: give --data") from error
+        raise ModelError(f"{error}. The shape of its inputs is not known without data: {GIVE_DATA}") from error
 
 
 def _build(made: Plan, own: OwnModel | None) -> nn.Module:

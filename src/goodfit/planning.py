@@ -96,43 +96,77 @@ def make_plan(
     own = own or OwnCode()
     recipe = None if recipe_name in (None, "auto") else load_recipe(recipe_name)
     start, layers = _model_file(layers)
-    steady: dict[str, Any] = (
-        {"schedule.name": "constant"} if own.optimizer is not None else {}
-    )  # whose learning rate is as it was given
-    steady |= {"data.task": own.task} if own.task else {}
-    layers = [Layer("Python", steady), *layers, Layer("Python", own.names())]
-    if own.model and not start:
-        layers.append(Layer("Python", {"model.name": own.model.name}))
-    config, _ = merge([*_recipe_layer(recipe, layers), *layers])
-    _check_names(config, own)  # what is misspelt is said before data are read, or even fetched
+    layers = _with_own_code(layers, own, start)
+    _check_names(_merged(recipe, layers)[0], own)  # what is misspelt is said before data are read, or even fetched
+    dataset, layers = _read_dataset(data, layers, recipe, progress)
+    if start and is_complete:
+        dataset = _with_classes_of(start, dataset)
+    if recipe is None and not is_complete:
+        recipe = auto_recipe(dataset, _chosen_model(layers))
+    config, sources = _resolve(*_merged(recipe, layers), dataset, own)
+    _check_accumulate(config, dataset)
+    made = Plan(dataset, config, sources, recipe, _architecture(config, dataset), start, own, _same_examples(dataset))
+    if own.is_given:
+        made = _rehearsed(made)
+    if start:
+        start.check_start(made.architecture)
+    return made
+
+
+def _with_own_code(layers: Sequence[Layer], own: OwnCode, start: ModelFile | None) -> list[Layer]:
+    """Return the layers with the names of what is given as objects over them, and what these make usual under them."""
+    usual: dict[str, Any] = {"data.task": own.task} if own.task else {}
+    if own.optimizer is not None:
+        usual["schedule.name"] = "constant"  # its learning rate is as it was given
+    named = [Layer("--model", {"model.name": own.model.name})] if own.model and not start else []
+    return [Layer("Python", usual), *layers, Layer("Python", own.names()), *named]
+
+
+def _merged(recipe: Recipe | None, layers: Sequence[Layer]) -> tuple[Config, dict[str, str]]:
+    return merge([*_recipe_layer(recipe, layers), *layers])
+
+
+def _read_dataset(
+    data: Any, layers: Sequence[Layer], recipe: Recipe | None, progress: Progress | None
+) -> tuple[Dataset, list[Layer]]:
+    """Read and split the data; return them, and the layers over those settings that they bring along."""
+    config, _ = _merged(recipe, layers)
     raw = read_data(config.data.name if data is None else data, config.data, config.transform, progress)
     layers = _with_data_settings(raw, layers)
-    config, _ = merge([*_recipe_layer(recipe, layers), *layers])
-    dataset = build_dataset(
-        raw, val=config.data.val, test=config.data.test, max_train=config.data.max_train, seed=config.train.seed
-    )
-    if start and is_complete and dataset.classes and dataset.classes == start.classes[: len(dataset.classes)]:
-        dataset = replace(dataset, classes=start.classes)  # of which the last may have no examples here
-    if recipe is None and not is_complete:
-        chosen = next((layer.values["model.name"] for layer in reversed(layers) if "model.name" in layer.values), None)
-        recipe = auto_recipe(dataset, chosen)
-    config, sources = merge([*_recipe_layer(recipe, layers), *layers])
-    config, sources = _resolve(config, sources, dataset, own)
-    _check_accumulate(config, dataset)
-    notes = _same_examples(dataset)
-    architecture = None if own.model else _architecture(config, dataset)
+    config, _ = _merged(recipe, layers)
+    settings = config.data
+    dataset = build_dataset(raw, val=settings.val, test=settings.test, max_train=settings.max_train, seed=config.train.seed)
+    return dataset, layers
+
+
+def _with_classes_of(start: ModelFile, dataset: Dataset) -> Dataset:
+    """Return the data with all classes of the model, of which the last may have no examples here."""
+    known = dataset.classes and dataset.classes == start.classes[: len(dataset.classes)]
+    return replace(dataset, classes=start.classes) if known else dataset
+
+
+def _chosen_model(layers: Sequence[Layer]) -> str | None:
+    return next((layer.values["model.name"] for layer in reversed(layers) if "model.name" in layer.values), None)
+
+
+def _rehearsed(made: Plan) -> Plan:
+    """Try what the user gave as objects, and take what that shows into the plan."""
+    own, config = made.own, made.config
     if own.model:
-        given = start.architecture.arguments if start else config.model.arguments
+        given = made.start.architecture.arguments if made.start else config.model.arguments
         own = replace(own, arguments={} if config.model.name == "sequential" else given)
-    if own.is_given:
-        found = rehearse(own, config, dataset, start, architecture)
-        architecture, notes, dataset = found.architecture, notes + found.notes, replace(dataset, classes=found.classes)
-        taken = {f"model.{key}" for key in own.arguments}  # by the user's code, of which layers may be all that is left
-        config, sources = _overlay(config, sources, found.values, "Python", without=taken)
-    assert architecture
-    if start:
-        start.check_start(architecture)
-    return Plan(dataset, config, sources, recipe, architecture, start, own, notes)
+    found = rehearse(own, config, made.dataset, made.start, None if own.model else made.architecture)
+    taken = {f"model.{key}" for key in own.arguments}  # by the user's code, of which layers may be all that is left
+    config, sources = _overlay(config, made.sources, found.values, "auto", without=taken)
+    return replace(
+        made,
+        dataset=replace(made.dataset, classes=found.classes),
+        config=config,
+        sources=sources,
+        architecture=found.architecture,
+        own=own,
+        notes=made.notes + found.notes,
+    )
 
 
 def _same_examples(dataset: Dataset) -> tuple[str, ...]:
@@ -155,14 +189,12 @@ def _check_names(config: Config, own: OwnCode) -> None:
     """Raise ConfigError for an unknown model, optimiser or schedule, and CodeNeededError for code that was not given."""
     if not own.model and is_code(config.model.name):
         raise CodeNeededError(config.model.name)
-    given = {"train.loss": own.loss, "optim.name": own.optimizer, "schedule.name": own.schedule}
-    for key, name in (
-        ("train.loss", config.train.loss),
-        ("optim.name", config.optim.name),
-        ("schedule.name", config.schedule.name),
+    for key, keyword, name, given in (
+        ("train.loss", "loss", config.train.loss, own.loss),
+        ("optim.name", "optimizer", config.optim.name, own.optimizer),
+        ("schedule.name", "schedule", config.schedule.name, own.schedule),
     ):
-        if is_code(name) and given[key] is None:
-            keyword = {"train.loss": "loss", "optim.name": "optimizer", "schedule.name": "schedule"}[key]
+        if is_code(name) and given is None:
             raise ConfigError(f"{key} = {name!r} is code of your own, which no file can bring; give it in Python: {keyword}=")
     if config.train.loss != "auto" and own.loss is None:
         raise ConfigError(f"train.loss = {config.train.loss!r} is unknown; a loss of your own is given in Python: loss=")

@@ -5,6 +5,7 @@ writes them with `figure.savefig("figure.png")`.
 """
 
 import io
+import os
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from math import ceil, nan, sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from goodfit.artefacts.predictor import Estimate, Prediction
@@ -154,14 +156,15 @@ def draw_pictures(pictures: Any, names: Sequence[str]) -> "Figure":
     return _finish(figure)
 
 
-def plot_history(run: Run) -> "Figure":
-    """Draw a run's losses, and its accuracy (or rmse), over its epochs, with the best step marked.
+def plot_history(run: Run | str | os.PathLike[str]) -> "Figure":
+    """Draw the losses of a run, or of the run in a folder, and its accuracy (or rmse), over its epochs; the best step is marked.
 
     A training loss is the mean since the one before, and drawn in the middle of the time that it speaks for. Raises FileError
     for a run that has logged nothing yet.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+    run = run if isinstance(run, Run) else Run(Path(run))
     records = run.metrics
     training = [record for record in records if record["event"] == "train"]
     evaluations = [record for record in records if record["event"] == "evaluation"]

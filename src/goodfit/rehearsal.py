@@ -36,6 +36,7 @@ __all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "make_optimize
 
 EXAMPLES = 4  # that a module is tried on
 MOST_NAMED = 3
+LARGE = 10.0  # mean or deviation of targets that most models are slow to reach
 
 
 @dataclass(frozen=True)
@@ -72,33 +73,58 @@ def rehearse(
     dataset, notes = _widened(dataset, found.columns, name)
     meaning = _meaning(own, config, dataset, found)
     _check_columns(name, found.columns, meaning, dataset, config.train.loss)
-    if own.optimizer is not None or own.schedule is not None:
-        optimizer = make_optimizer(own, parts, config)
-        if own.schedule is not None and not is_schedule_of_steps(own.schedule):
-            OwnSchedule(parts.schedule, optimizer).check_length(_total_steps(config, dataset))
-    if own.schedule is not None:
-        _check_schedule(own, config, dataset)
+    _try_optimizer(own, parts, config, dataset)
     if own.loss is not None:
-        plain = "cross-entropy" if dataset.classes else "squared error"
-        notes.append(
-            f"your loss is what training makes small; val and test loss, which choose the best epoch, are the plain {plain}"
-        )
-        loss = build_own_loss(own, config, dataset, meaning, torch.device("cpu"))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            loss.total(call(module.eval(), inputs), targets)
+            outputs = call(module.eval(), inputs)
+        notes += _try_loss(own, config, dataset, meaning, outputs, targets)
     notes += _unused(found, module)
     values: dict[str, Any] = {"model.outputs": meaning}
     if own.model:
-        notes += _changed(start, module)
         architecture = _architecture(own, config, dataset, found.columns, module)
+        notes += _changed(start, module) if start else _told_once(name, architecture, dataset)
         values |= {"model.name": architecture.name, "model.frozen": _frozen(config, module)}
         values |= {f"model.{key}": value for key, value in architecture.arguments.items()}
-        if architecture.is_code and not start:
-            notes.append(
-                f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model="
-            )
     assert architecture
     return Rehearsal(architecture, dataset.classes, values, tuple(notes))
+
+
+def _try_optimizer(own: OwnCode, parts: Parts, config: Config, dataset: Dataset) -> None:
+    """Raise ConfigError where the optimiser or the schedule, if one is the user's own, does not fit the model or the run."""
+    if own.optimizer is None and own.schedule is None:
+        return
+    optimizer = make_optimizer(own, parts, config)
+    if own.schedule is None:
+        return
+    if not is_schedule_of_steps(own.schedule):
+        OwnSchedule(parts.schedule, optimizer).check_length(_total_steps(config, dataset))
+    _check_schedule(own, config, dataset)
+
+
+def _try_loss(
+    own: OwnCode, config: Config, dataset: Dataset, meaning: OutputMeaning, outputs: Any, targets: torch.Tensor
+) -> list[str]:
+    """Call the user's loss once; return what is to be known of it."""
+    loss = build_own_loss(own, config, dataset, meaning, torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        loss.total(outputs, targets)
+    plain = "cross-entropy" if dataset.classes else "squared error"
+    return [f"your loss is what training makes small; val and test loss, which choose the best epoch, are the plain {plain}"]
+
+
+def _told_once(name: str, architecture: Architecture, dataset: Dataset) -> list[str]:
+    """Return what is to be known of a model of the user's own that is trained from its beginning."""
+    notes = []
+    if architecture.is_code:
+        notes.append(f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model=")
+    if dataset.task == "regression":
+        mean, deviation = float(dataset.train.targets.mean()), float(dataset.train.targets.std())
+        if max(abs(mean), deviation) > LARGE:
+            notes.append(
+                f"the targets have mean {mean:.3g} and deviation {deviation:.3g}, and {name} is given them as they are: most "
+                "models learn faster from targets near 0 and 1, such as (y - mean) / deviation"
+            )
+    return notes
 
 
 def build_parts(
@@ -224,9 +250,9 @@ def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dat
     raise ModelError(f"{gives}, and {dataset.name} has {what}: its last layer must give {wanted}")
 
 
-def _changed(start: ModelFile | None, module: nn.Module) -> list[str]:
+def _changed(start: ModelFile, module: nn.Module) -> list[str]:
     """Say it where the class is not written as it was when its weights were saved."""
-    written, found = start.architecture.source if start else None, source_of(type(module))
+    written, found = start.architecture.source, source_of(type(module))
     if not written or not found or written.sha256 == found.sha256:
         return []
     return [f"{type(module).__name__} is not written as it was when the run was started; what it gives may be other than then"]

@@ -31,14 +31,18 @@ __all__ = ["HALVINGS", "START", "Run", "find_runs", "line_of_test_use", "model_p
 HALVINGS = "halvings.json"  # in the run folder: from which steps on memory made the micro-batch smaller
 START = "start.safetensors"  # in the run folder: the model file that training went on from
 
-
 LOCKS: set[int] = set()  # descriptors of the folders that this process has locked
 
 
 @cache
 def _forget_in_forks() -> None:
     """Let processes that are forked, such as those of a DataLoader, hold no lock: they may outlive this one by seconds."""
-    os.register_at_fork(after_in_child=lambda: [os.close(LOCKS.pop()) for _ in range(len(LOCKS))])
+
+    def unlock() -> None:
+        while LOCKS:
+            os.close(LOCKS.pop())
+
+    os.register_at_fork(after_in_child=unlock)
 
 
 @dataclass(frozen=True)

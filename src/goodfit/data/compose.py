@@ -106,7 +106,7 @@ class Composed:
 def read_compose(transform: Any) -> Composed:
     """Read a torchvision `Compose`, of either version, or a single transform; None is no transform at all.
 
-    Nothing is called. Raises DataError for a Normalize whose mean and deviation differ in number.
+    Nothing is called. Raises DataError for a Normalize whose mean and deviation differ in number, or that comes too early.
     """
     if transform is None:
         return Composed()
@@ -126,6 +126,7 @@ class _State:
     stage: int = PICTURE
     drawn: bool = False  # a random step that is read came before
     random: bool = False
+    early: bool = False  # a Normalize came before there was a tensor that it can take
     unread: list[str] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
 
@@ -261,6 +262,11 @@ def _read_to_dtype(state: _State, step: Any) -> str:
 def _become(state: _State, stage: int, allowed: set[int]) -> str:
     if state.stage not in allowed:
         return "before ToTensor, or twice"
+    if state.early:
+        raise DataError(
+            "the transform of the data set has Normalize before the step that makes a float tensor, such as ToTensor(), and it "
+            "takes nothing else: put Normalize after it"
+        )
     state.stage = stage
     return ""
 
@@ -270,6 +276,7 @@ def _read_normalize(state: _State, step: Any) -> str:
     if len(mean) != len(std):
         raise DataError(f"Normalize has {len(mean)} means and {len(std)} deviations; give as many of each")
     state.read = replace(state.read, mean=mean, std=std)
+    state.early = state.stage < FRACTIONS and not state.own
     return _become(state, NORMALIZED, {FRACTIONS})
 
 

@@ -164,7 +164,7 @@ def _as_array(values: Any, locate: Callable[[int], str] = lambda row: f"row {row
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise DataError(f"the targets have the shape {array.shape}; give one class or one number per example, (N,)")
+        raise DataError(f"the targets have the shape {array.shape}; {_advice(array)}")
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind == "f":
@@ -172,6 +172,16 @@ def _as_array(values: Any, locate: Callable[[int], str] = lambda row: f"row {row
     if array.dtype.kind not in "biufU":
         raise DataError(f"the targets are {array.dtype} values; give text, booleans or numbers, with none missing")
     return array
+
+
+def _advice(array: "NDArray[Any]") -> str:
+    """Say what to give in place of targets that are not one for each example."""
+    is_marks = array.ndim == 2 and array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all())
+    if is_marks and bool((array.sum(axis=1) == 1).all()):
+        return "they are one-hot: give the classes' numbers, (N,), such as y.argmax(1)"
+    if is_marks:
+        return "they mark several classes of one example: goodfit does not do multi-label; choose one class for each, (N,)"
+    return "give one class or one number per example, (N,)"
 
 
 def _to_numpy(values: Any) -> "NDArray[Any]":

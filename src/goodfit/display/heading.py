@@ -50,7 +50,7 @@ def describe_session(session: "Session", run: Path, width: int) -> list[Text]:
     lines = _data(plan.dataset, width)
     lines += _model(session, width)
     lines += [line for note in plan.notes for line in field("note", note, width)]
-    lines += _training(plan, width, session.trainer.base_rates[0])
+    lines += _training(plan, width, session)
     lines += field("device", device + (f", {ranks} ranks" if ranks > 1 else ""), width)
     return lines + field("run", str(run))
 
@@ -84,6 +84,7 @@ def _model(session: "Session", width: int) -> list[Text]:
     inputs, _ = first_examples(session.plan.dataset, 1, session.plan.config.train.seed)
     summary = summarize(module, inputs)
     text = f"{architecture.name}: {count(total, 'parameter')}{_frozen(module)}, {flops(summary.flops)} for one example"
+    text += f", gives {session.plan.outputs}" if session.plan.own.model else ""  # which a forward of one's own need not show
     # What neither has parameters nor changes the shape, such as an activation, has no place in a heading.
     before = (architecture.input_shape, *(layer.output_shape for layer in summary.layers))
     telling = [
@@ -112,11 +113,15 @@ def layers(shown: "Sequence[LayerSummary]", width: int, indent: int = 0) -> list
     return lay_out(columns, rows, width, indent=indent)
 
 
-def _training(plan: "Plan", width: int, rate: float | None = None) -> list[Text]:
+def _training(plan: "Plan", width: int, session: "Session | None" = None) -> list[Text]:
+    """Say how long is trained and in what way; a session knows what the user's own code has made."""
     config = plan.config
-    rate = rate or config.optim.lr
+    rates = session.trainer.base_rates if session else [config.optim.lr] if config.optim.lr else []
     optimizer, schedule = (name.rpartition(":")[2] for name in (config.optim.name, config.schedule.name))
-    way = f"{optimizer}{f' with lr {rate:g}' if rate else ''}, {schedule}"
+    if session and plan.own.optimizer is not None:
+        optimizer = type(session.state.optimizer).__name__
+    with_rates = f" with lr {', '.join(f'{rate:g}' for rate in dict.fromkeys(rates))}" if rates else ""  # one a group
+    way = f"{optimizer}{with_rates}, {'a schedule of your own' if '<' in schedule else schedule}"
     steps = (
         f"{count(config.train.epochs, 'epoch')} of {count(plan.steps_per_epoch, 'step')} of {count(plan.batch_size, 'example')}"
     )

@@ -33,14 +33,16 @@ __all__ = ["Display"]
 class Display:
     """Shows everything on one stream: with a live bar and colours at a terminal, as plain lines elsewhere, or not at all.
 
-    In a notebook the lines are plain and the bar is an output that is replaced. The environment's TERM and NO_COLOR are respected. As a context manager it is closed at the end, so that an error
-    is said below the bar and not in it.
+    In a notebook the lines are plain and the bar is an output that is replaced. The environment's TERM and NO_COLOR are
+    respected. As a context manager it is closed at the end, so that an error is said below the bar and not in it. `words`
+    turns what is said, which speaks of the command line, into what is shown.
     """
 
-    def __init__(self, stream: TextIO, is_silent: bool = False) -> None:
+    def __init__(self, stream: TextIO, is_silent: bool = False, words: Callable[[str], str] = str) -> None:
         self._is_terminal = not is_silent and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
         self._is_live = self._is_terminal or (not is_silent and is_notebook(stream))
         self._is_silent = is_silent
+        self._words = words
         self._console = _make_console(stream, is_silent, self._is_terminal)
         self._line: LiveLine | NotebookLine | None = None
         self._work: Work | None = None
@@ -59,7 +61,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Show one line."""
-        self._print([Text(printable(text))])
+        self._print([Text(printable(self._words(text)))])
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how far a long piece of work is."""
