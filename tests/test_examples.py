@@ -129,3 +129,17 @@ def test_the_head_is_read_here() -> None:
     inputs, targets = examples(lambda index: (torch.full((2,), float(index)), index)).head([4, 7, 9], 2)
     assert isinstance(inputs, Tensor)
     assert inputs[:, 0].tolist() == targets.tolist() == [4.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ([0.0, 1.0, 0.0], r"they are one-hot: give the classes' numbers, \(N,\), such as y\.argmax\(1\)"),
+        ([0.0, 1.0, 1.0], "goodfit does not do multi-label"),
+        ([0.2, 0.5, 0.3], "give one class or one number per example"),
+    ],
+)
+def test_targets_of_several_numbers_are_refused_with_advice(target: list[float], advice: str) -> None:
+    batch = torch.zeros(4, 2), torch.tensor([target] * 4)
+    with pytest.raises(DataError, match=rf"things gives targets of shape \(4, 3\); .*{advice}"):
+        separate(batch, "things")

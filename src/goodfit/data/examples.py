@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 from goodfit.data.iterables import IterableReader
 from goodfit.data.reading import MapReader, Workers, listed
 from goodfit.data.samplers import list_batches
+from goodfit.data.targets import advice_on
 from goodfit.errors import DataError
 from goodfit.inputs import Inputs, apply, tensors
 
@@ -197,7 +198,7 @@ def separate(batch: Any, name: str) -> tuple[Inputs, Tensor]:
         targets = targets[:, 0]
     if targets.ndim != 1 or targets.is_complex():
         raise DataError(
-            f"{name} gives targets of shape {tuple(targets.shape)}; give one class index or one number for each example "
+            f"{name} gives targets of shape {tuple(targets.shape)}; {advice_on(targets.numpy())} "
             "(what mixes or smooths labels is train.label_smoothing, augment.mixup and augment.cutmix)"
         )
     return found, targets.long() if targets.dtype == torch.bool else targets

@@ -14,7 +14,7 @@ from goodfit.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Targets", "check_classes", "encode_classes", "infer_task", "read_targets"]
+__all__ = ["Targets", "advice_on", "check_classes", "encode_classes", "infer_task", "read_targets"]
 
 MAX_WHOLE_NUMBER_CLASSES = 20
 MAX_DISTINCT_SHARE = 0.05  # of the rows, for whole numbers to be classes
@@ -164,7 +164,7 @@ def _as_array(values: Any, locate: Callable[[int], str] = lambda row: f"row {row
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise DataError(f"the targets have the shape {array.shape}; {_advice(array)}")
+        raise DataError(f"the targets have the shape {array.shape}; {advice_on(array)}")
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind == "f":
@@ -174,7 +174,7 @@ def _as_array(values: Any, locate: Callable[[int], str] = lambda row: f"row {row
     return array
 
 
-def _advice(array: "NDArray[Any]") -> str:
+def advice_on(array: "NDArray[Any]") -> str:
     """Say what to give in place of targets that are not one for each example."""
     is_marks = array.ndim == 2 and array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1)).all())
     if is_marks and bool((array.sum(axis=1) == 1).all()):
