@@ -145,12 +145,13 @@ def test_a_stop_under_json_leaves_standard_output_empty(tmp_path: Path) -> None:
 
 PHASES = {
     "decoding": "goodfit.data.processes._watch",  # which runs beside the processes that decode
+    "trial": "goodfit.trial._step",
     "first step": "goodfit.training.trainer.reseed",
     "evaluation": "goodfit.evaluation.evaluate._count",
     "saving": "goodfit.artefacts.checkpoint._listed",  # between the files and the manifest that makes them a checkpoint
 }
 EVERY = [(phase, *signals, to) for phase in PHASES for signals in SIGNALS for to in ("process", "group")]
-FEW = [(phase, *SIGNALS[place], ("process", "group")[place % 2]) for place, phase in enumerate(PHASES)]
+FEW = [(phase, *SIGNALS[place % len(SIGNALS)], ("process", "group")[place % 2]) for place, phase in enumerate(PHASES)]
 
 
 def train_held(phase: str, folder: Path) -> list[str]:
@@ -158,7 +159,9 @@ def train_held(phase: str, folder: Path) -> list[str]:
     pictures = folder / "pictures"
     for split in ("train", "test"):  # together enough that processes decode them
         write_pictures(pictures / split, count=64, side=32)
-    settings = ("data.processes=2", "train.threads=1", "checkpoint.every_steps=3")
+    settings = ["data.processes=2", "checkpoint.every_steps=3"]
+    if phase != "trial":  # which is of these two
+        settings += ["train.threads=1", "train.precision=fp32"]
     sets = [word for setting in settings for word in ("--set", setting)]
     return held(PHASES[phase], "train", str(pictures), *LONG[1:], "--batch-size", "24", *sets)
 
@@ -183,6 +186,7 @@ def test_a_stop_is_clean_in_every_phase(phase: str, number: signal.Signals, code
     assert not any(worker.exists() for worker in workers)
     if phase == "decoding":
         assert len(workers) == 2 * Path("/proc/self").exists()
+    if phase in ("decoding", "trial"):
         assert done.err == f"goodfit: stopped by {number.name}; nothing was started\n"
         assert not run.exists()
     else:
