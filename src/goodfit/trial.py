@@ -2,7 +2,8 @@
 
 1. A run that would take less than five seconds has no trial, nor has one with code of the user's own that cannot be copied.
 2. A session of its own, from the same weights, takes every step of it: the run is as if there had been none.
-3. All ways take steps in turn, as many as 2% of the run allow; a way has to be clearly faster than the usual one to be chosen.
+3. The ways take steps in turn, as many ways and steps as 2% of the run allow; a way has to be clearly faster than the usual one
+   to be chosen.
 4. The choice is part of the run's configuration, so that a resumed run and `--config` repeat it.
 5. It is kept for this machine, model and batch, so that the same command gives the same weights twice.
 """
@@ -81,8 +82,9 @@ def _ways(plan: Plan) -> list[Way]:
     precisions = {settings.precision}
     if asked["train.precision"] == "auto" and not plan.architecture.is_code and plan.architecture.name != "sequential":
         precisions.add("fp32")
-    others = [Way(count, precision) for count in sorted(threads, reverse=True) for precision in sorted(precisions)]
-    return [usual, *(way for way in others if way != usual)]
+    ways = [Way(count, precision) for precision in precisions for count in threads]
+    # The most promising first: on a machine that is busy, threads wait for each other.
+    return sorted(ways, key=lambda way: (way != usual, way.precision != usual.precision, way.threads != 1))
 
 
 def _with(plan: Plan, way: Way) -> Plan:
@@ -97,11 +99,10 @@ def _measure(plan: Plan, ways: list[Way]) -> dict[Way, float]:
     _step(sessions[ways[0].precision], ways[0])
     taken: dict[Way, list[float]] = {ways[0]: [_step(sessions[ways[0].precision], ways[0])]}
     whole = plan.total_steps * taken[ways[0]][0]
-    if whole < SHORT:
+    ways = ways[: int(SHARE * plan.total_steps / ROUNDS)]
+    if whole < SHORT or len(ways) < 2:
         return {}
-    rounds = int(SHARE * plan.total_steps / len(ways))
-    if rounds < ROUNDS:
-        return {}
+    rounds = int(SHARE * plan.total_steps / len(ways)) - 1
     for way in ways:
         if way.precision not in sessions:
             sessions[way.precision] = _session(_with(plan, way))
