@@ -159,3 +159,20 @@ def test_settings_of_another_form_are_refused() -> None:
     ):
         with pytest.raises(FileError, match="does not fit this run's configuration"):
             make().load(tensors, values | wrong)
+
+
+def test_the_sum_of_the_losses_does_not_depend_on_when_it_is_made() -> None:
+    draws = torch.Generator().manual_seed(0)
+    steps = [(torch.rand((), generator=draws), weight) for weight in (64.0, torch.tensor(3.5), 64.0, 17.0, 64.0, 1e-3)]
+    sums = set()
+    for cuts in ((), (1,), (2, 3, 5), (1, 2, 3, 4, 5)):
+        state = make()
+        for place, (loss, weight) in enumerate(steps):
+            if place in cuts:
+                state.load(*saved(state))
+            state.add_loss(loss, weight)
+        state.sum_losses()
+        sums.add((float(state.loss_sum), float(state.weight_sum)))
+    ((total, count),) = sums
+    assert total == pytest.approx(sum(float(loss) * float(weight) for loss, weight in steps))
+    assert count == pytest.approx(212.501)

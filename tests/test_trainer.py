@@ -173,9 +173,11 @@ def test_the_gradients_of_all_ranks_add_up_to_that_of_one(world: int, mixup: flo
     parts = [gradient(trainer) for trainer in shared if any(parameter.grad is not None for parameter in trainer.parameters)]
     assert len(parts) == min(world, 4)
     torch.testing.assert_close(torch.stack(parts).sum(0), gradient(alone))
-    # What take_loss adds up over the ranks.
+    # What take_loss adds up over the ranks: each counts the whole batch.
+    for each in (*shared, alone):
+        each.state.sum_losses()
     losses, weight_sums = (torch.stack([getattr(t.state, key) for t in shared]).sum() for key in ("loss_sum", "weight_sum"))
-    torch.testing.assert_close(losses / weight_sums, alone.state.loss_sum / alone.state.weight_sum)
+    torch.testing.assert_close(losses / (weight_sums / len(shared)), alone.state.loss_sum / alone.state.weight_sum)
 
 
 class NoReading(TorchDispatchMode):

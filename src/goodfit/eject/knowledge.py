@@ -197,6 +197,7 @@ def _set_rules(known: Knowledge) -> None:
         Ranks.slice: whole,
         Ranks.add_gradients: lambda *_: no_flags,
         RunState.wait_for_copy: nothing,
+        RunState.add_loss: _add_loss,
         Ranks.share: nothing,
         Ranks.add: nothing,
         check_outputs: nothing,
@@ -306,3 +307,11 @@ def _lift_or_none(value: Value | None) -> ast.expr:
         return lift(value or Static(None))
     except CannotWriteError:
         return ast.Constant(None)
+
+
+def _add_loss(given: Sequence[Value], _named: Mapping[str, Value], out: list[ast.stmt]) -> Value:
+    """Add a step's loss to the sums at once, as one who writes it out would."""
+    loss, weight = map(lift, given[1:])
+    out.append(ast.AugAssign(ast.Name("loss_sum", ast.Store()), ast.Add(), ast.BinOp(loss, ast.Mult(), weight)))
+    out.append(ast.AugAssign(ast.Name("weight_sum", ast.Store()), ast.Add(), weight))
+    return Static(None)

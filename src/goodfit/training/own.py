@@ -143,7 +143,7 @@ class OwnLoss:
 
     def weight(self, targets: Tensor) -> Tensor | float:
         """Return the number of examples."""
-        return float(len(targets))
+        return float(targets.size(0))
 
 
 def _is_one_column(outputs: Any) -> bool:

@@ -46,7 +46,7 @@ class Halving:
 class RunState:
     """The state of a run between two steps, saved whole in each checkpoint.
 
-    `loss_sum` and `weight_sum` are the loss since it was last logged, on the device.
+    `loss_sum` and `weight_sum` are the loss since it was last logged, on the device, but for that of the steps in `losses`.
     """
 
     model: nn.Module
@@ -65,6 +65,7 @@ class RunState:
     schedule: OwnSchedule | None = None  # where it has a state of its own; goodfit's are functions of the step
     reader: StreamLoader | None = None  # where what it reads may have a state of its own; all others go by the step
     log_length: int = 0  # bytes of metrics.jsonl that belong to this state
+    losses: list[tuple[Tensor, Tensor | float]] = field(default_factory=list, repr=False)  # of steps, and what each counts
     copying: Future[None] | None = field(default=None, repr=False)  # of what only an update changes
 
     def __post_init__(self) -> None:
@@ -83,7 +84,25 @@ class RunState:
             found |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+        self.sum_losses()
         return found | {"loss_sum": self.loss_sum, "weight_sum": self.weight_sum}
+
+    def add_loss(self, loss: Tensor, weight: Tensor | float) -> None:
+        """Take in a step's mean loss, which counts `weight`; adding it up there and then would cost more than remembering it."""
+        self.losses.append((loss, weight))
+
+    def sum_losses(self) -> None:
+        """Add up what was taken in, one by one, so that the sum does not depend on when that is done; this reads the device."""
+        if not self.losses:
+            return
+        total, count = float(self.loss_sum), float(self.weight_sum)
+        values = torch.stack([loss for loss, _ in self.losses]).tolist()
+        for value, (_, weight) in zip(values, self.losses, strict=True):
+            total += value * float(weight)
+            count += float(weight)
+        self.losses.clear()
+        self.loss_sum.fill_(total)
+        self.weight_sum.fill_(count)
 
     def changed_by_passes(self) -> set[str]:
         """Return the names of the tensors that may change before the next update; code of the user's own may change others."""
@@ -136,6 +155,7 @@ class RunState:
             reading = values["reader"]
             if self.reader and reading:
                 self.reader.load(reading)
+            self.losses.clear()
             self.loss_sum.copy_(tensors["loss_sum"])
             self.weight_sum.copy_(tensors["weight_sum"])
             self.step = int(values["step"])

@@ -93,7 +93,7 @@ class Trainer:
         weight = self.loss.weight(targets)
         is_short = False
         try:
-            loss, predictions = self._backward(inputs, targets[mine], weight)
+            loss, predictions = self._backward(inputs, targets if self.ranks.world == 1 else targets[mine], weight)
         except torch.OutOfMemoryError:
             is_short = True  # to be raised when the other ranks know, and when what the error holds of the graph is gone
         stop, is_short = self.ranks.add_gradients(self.parameters, (self.stop_asked(), is_short))
@@ -110,8 +110,7 @@ class Trainer:
         if state.scaler.is_enabled():  # what overflows in fp16 is the scaler's business
             weight = weight * torch.isfinite(loss)
             loss = torch.nan_to_num(loss, nan=0.0, posinf=0.0, neginf=0.0)
-        state.loss_sum += loss * weight
-        state.weight_sum += weight / self.ranks.world
+        state.add_loss(loss, weight)
         self._end_step(index)
         return Step(index, loss, rate, stop, predictions)
 
@@ -147,8 +146,9 @@ class Trainer:
 
         Raises NotFiniteError where it is infinite or not a number.
         """
+        self.state.sum_losses()
         self.ranks.add([self.state.loss_sum, self.state.weight_sum])
-        total, weight = float(self.state.loss_sum), float(self.state.weight_sum)
+        total, weight = float(self.state.loss_sum), float(self.state.weight_sum) / self.ranks.world
         if not math.isfinite(total):
             raise NotFiniteError(f"the training loss became {total} by step {self.state.step}")
         self.state.loss_sum.zero_()
