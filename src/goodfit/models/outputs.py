@@ -20,7 +20,9 @@ def prediction_of(outputs: Any) -> Tensor:
     One number per example, (N,), becomes (N, 1). Raises ModelError where there is no tensor to be found.
     """
     found = outputs
-    if isinstance(outputs, Mapping):
+    if isinstance(outputs, Tensor):  # first: this is asked twice a step, and whether something is a Mapping takes longer
+        pass
+    elif isinstance(outputs, Mapping):
         if "logits" not in outputs:
             raise ModelError(f"the model gives a dict of {', '.join(map(repr, outputs))}; put its prediction under 'logits'")
         found = outputs["logits"]
