@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from goodfit.data.dataset import Split
 from goodfit.data.loader import Loader, steps_per_epoch
+from goodfit.data.transforms import Normalization
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError
 
@@ -105,3 +106,17 @@ def test_the_order_is_another_each_epoch_and_for_each_seed() -> None:
 def test_a_batch_of_more_than_the_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size = 21 is more than the 20 training examples; .* up to 20"):
         make(20, 21)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_prepared_batches_have_the_bits_of_batches_that_are_prepared_alone(dtype: torch.dtype) -> None:
+    """Whatever the block they came in, and where in it they were."""
+    draws = torch.Generator().manual_seed(0)
+    store = torch.randint(0, 256, (900, 3, 7, 5), generator=draws).to(dtype)
+    normalization = Normalization((0.1, 0.45, 0.3), (0.2, 0.31, 0.7), 255.0)
+    made = Split(store, torch.zeros(900, dtype=torch.int64), torch.arange(900))
+    plain, prepared = (Loader(made, 13, seed=0, device=CPU, prepare=each) for each in (None, normalization))
+    for step in [*range(70), 3, 68, 11, 12, 140]:
+        batch = prepared(step)
+        assert batch.is_ready
+        assert torch.equal(batch.inputs, normalization(plain(step).inputs))  # type: ignore[arg-type]

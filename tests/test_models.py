@@ -4,13 +4,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from goodfit.errors import ConfigError, ModelError
-from goodfit.models import MODELS, build_model, model_arguments, model_names, model_needs
+from goodfit.models import MODELS, build_model, may_draw, model_arguments, model_names, model_needs
 from goodfit.models.freezing import find_head, freeze_body, set_training
 from goodfit.models.outputs import check_outputs, log_probabilities, probabilities
 
@@ -409,3 +410,13 @@ def test_outputs_of_another_form_are_named() -> None:
         check_outputs((torch.zeros(5, 3),), "logits", 3)
     with pytest.raises(ModelError, match=r"torch\.int64, not floating point"):
         check_outputs(torch.zeros(5, 3, dtype=torch.int64), "logits", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "draws"),
+    [("convnet", {}, False), ("convnet", {"dropout": 0.1}, True), ("resnet18", {}, False), ("torchvision/resnet18", {}, True)],
+)
+def test_which_models_may_draw_in_training(name: str, arguments: dict[str, Any], draws: bool) -> None:
+    model = build_model(name, input_shape=(3, 32, 32), num_outputs=2, arguments=arguments)
+    assert may_draw(name, model) is draws
+    assert may_draw("sequential", nn.Sequential(nn.RReLU()))

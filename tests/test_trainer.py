@@ -279,3 +279,16 @@ def test_an_update_waits_for_the_copy_of_what_it_changes() -> None:
     assert copying.has_gradient, "the loop has computed meanwhile"
     assert not torch.equal(weights(trainer), before)
     assert trainer.state.copying is None
+
+
+def test_a_model_that_does_not_draw_is_not_seeded() -> None:
+    trainer = make(network(), draws=False)
+    before = torch.get_rng_state()
+    train(trainer, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(weights(trainer), weights(_trained(make(network()), 3)))
+
+
+def _trained(trainer: Trainer, steps: int) -> Trainer:
+    train(trainer, steps)
+    return trainer

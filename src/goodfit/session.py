@@ -20,6 +20,7 @@ from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError, DataError, DeviceError, unknown_name
 from goodfit.evaluation.evaluate import TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
+from goodfit.models import may_draw
 from goodfit.planning import Plan
 from goodfit.rehearsal import build_own_loss, build_parts, make_optimizer
 from goodfit.training.ema import MovingAverage
@@ -162,7 +163,13 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
     state = make_state(plan, device)
     augmentation = Augmentation(**config.augment.model_dump())
     loader = make_loader(
-        dataset.train, plan.batch_size, seed=config.train.seed, device=device, ranks=ranks, whole=augmentation.mixes
+        dataset.train,
+        plan.batch_size,
+        seed=config.train.seed,
+        device=device,
+        ranks=ranks,
+        whole=augmentation.mixes,
+        prepare=dataset.transform.normalize if augmentation.is_nothing else None,
     )
     state.reader = loader if isinstance(loader, StreamLoader) else None
     trainer = Trainer(
@@ -181,6 +188,7 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
         accumulate=config.train.accumulate,
         clip=config.train.clip,
         frozen=config.model.freeze,
+        draws=plan.own.is_given or may_draw(plan.architecture.name, state.model),
         reseeds_libraries=plan.own.model is not None or plan.own.loss is not None,
         ranks=ranks,
         stop_asked=stop_asked,

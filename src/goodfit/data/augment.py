@@ -52,6 +52,11 @@ class Augmentation:
         """Whether anything is asked for that only pictures can have done to them."""
         return bool(self.flip or self.crop or self.cutout or self.rand or self.cutmix)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether examples stay as they are."""
+        return not (self.needs_pictures or self.mixes)
+
     def __call__(
         self, stored: Tensor, targets: Tensor, transform: Transform, *, num_classes: int, seed: int, step: int, part: slice
     ) -> tuple[Tensor, Tensor]:
@@ -60,7 +65,7 @@ class Augmentation:
         `stored` (n, ...) are the examples `part` of the batch, `targets` (N,) all of them. Targets come back as (N,),
         or as (N, num_classes) probabilities where examples were mixed.
         """
-        if not (self.needs_pictures or self.mixes):
+        if self.is_nothing:
             return transform.normalize(stored), targets
         draws = generator(seed, "augment", step)
         count = len(targets)

@@ -4,6 +4,7 @@ Order is a permutation addressed by (seed, epoch). Examples lie in one store (RA
 are gathered there, a block of batches at a time, without worker processes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -59,6 +60,7 @@ class Loader:
         device: torch.device,
         ranks: Ranks | None = None,
         whole: bool = False,  # give each rank the inputs of the whole batch, for augmentation that mixes examples
+        prepare: Callable[[Tensor], Tensor] | None = None,  # what is done to examples before the model, if it is all
     ) -> None:
         assert isinstance(split.inputs, Tensor)
         check_batch_size(batch_size, len(split))
@@ -72,7 +74,8 @@ class Loader:
         self.inputs = split.inputs.to(device) if on_device else split.inputs
         self.targets = split.targets
         self.rows = split.rows
-        example_bytes = max(1, split.inputs[0].numel() * split.inputs.element_size())
+        self.prepare = prepare
+        example_bytes = max(1, split.inputs[0].numel() * (4 if prepare else split.inputs.element_size()))
         self.block = max(1, min(64, BLOCK_BYTES // (example_bytes * batch_size)))
         self._epoch = -1
         self._block: list[Batch] = []  # the next batches, the last first
@@ -119,9 +122,11 @@ class Loader:
         if self.share.world > 1:
             order = torch.cat([batch[part] for batch, part in zip(order.split(sizes), parts, strict=True)])
         stored = self.inputs.index_select(0, self.rows[order].to(self.inputs.device)).to(self.device)
+        if self.prepare:
+            stored = self.prepare(stored)
         inputs = stored.split([part.stop - part.start for part in parts])
         batches = zip(inputs, self._targets[places].split(sizes), parts, strict=True)
-        self._block = [Batch(*batch) for batch in batches][::-1]
+        self._block = [Batch(*batch, self.prepare is not None) for batch in batches][::-1]
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -4,7 +4,7 @@ A stream of examples is read ahead of the training, epoch by epoch; asked for an
 anew. What it skips are indices, not examples.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -160,10 +160,11 @@ def make_loader(
     device: torch.device,
     ranks: Ranks | None = None,
     whole: bool = False,
+    prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> Loader | StreamLoader:
     """Return the loader of a training split; see `Loader`."""
     if isinstance(split.inputs, Tensor):
-        return Loader(split, batch_size, seed=seed, device=device, ranks=ranks, whole=whole)
+        return Loader(split, batch_size, seed=seed, device=device, ranks=ranks, whole=whole, prepare=prepare)
     return StreamLoader(split, batch_size, seed=seed, device=device, ranks=ranks)
 
 

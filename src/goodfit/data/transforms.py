@@ -51,9 +51,9 @@ class Normalization:
         if self.is_identity and stored.dtype == torch.float32:
             return stored
         factor, shift = self._remembered(stored.device, stored.ndim)
-        if stored.dtype == torch.float32:
-            return torch.addcmul(shift, stored, factor)
-        return stored.to(torch.float32).mul_(factor).add_(shift)
+        # In two steps, which round alike wherever an example lies in a batch; in one, parts of it may be computed as another.
+        scaled = stored * factor if stored.dtype == torch.float32 else stored.to(torch.float32).mul_(factor)
+        return scaled.add_(shift)
 
     @cached_property
     def is_identity(self) -> bool:

@@ -16,7 +16,7 @@ from goodfit.models.mlp import build_mlp
 from goodfit.models.resnet import build_resnet18
 from goodfit.models.sequential import build_sequential
 
-__all__ = ["LIBRARIES", "MODELS", "build_model", "model_arguments", "model_names", "model_needs"]
+__all__ = ["LIBRARIES", "MODELS", "build_model", "may_draw", "model_arguments", "model_names", "model_needs"]
 
 MODELS: dict[str, Builder] = {
     "mlp": build_mlp,
@@ -44,6 +44,12 @@ def build_model(name: str, *, input_shape: tuple[int, ...], num_outputs: int, ar
         arguments = {key: value for key, value in arguments.items() if key != "pretrained"}
     model: nn.Module = builder(tuple(input_shape), num_outputs, **check_arguments(name, builder, arguments))
     return model
+
+
+def may_draw(name: str, model: nn.Module) -> bool:
+    """Whether the model `name` may draw at random in training; of goodfit's own only those do that have dropout."""
+    is_own = name in MODELS and name != "sequential"  # which may have any layer of torch
+    return not is_own or any(isinstance(layer, nn.Dropout) for layer in model.modules())
 
 
 def model_arguments(name: str) -> dict[str, Any]:

@@ -76,10 +76,12 @@ def build_optimizer(
     known = optimizer_arguments(name)
     _check(name, values, known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    large, small = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
-    groups: list[dict[str, Any]] = [{"params": large}, {"params": small}]
-    if "weight_decay" in known:  # said for each group, because AdamW's own default is not zero
+    groups: list[dict[str, Any]] = [{"params": parameters}]  # one where it can be: each costs a call in every step
+    if weight_decay:
+        large, small = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
         groups = [{"params": large, "weight_decay": weight_decay}, {"params": small, "weight_decay": 0.0}]
+    elif "weight_decay" in known:  # AdamW's own default is not zero
+        groups[0]["weight_decay"] = 0.0
     form = {"fused": True} if fused and kind.fused else {}
     try:
         return optimizer_class([group for group in groups if group["params"]], lr=lr, **values, **form)  # type: ignore[no-any-return]

@@ -62,6 +62,7 @@ class Trainer:
     accumulate: int = 1  # parts in which a batch goes through the model, unless memory asks for more
     clip: float = 0.0
     frozen: bool = False
+    draws: bool = True  # whether the model may draw in training, such as for dropout
     reseeds_libraries: bool = False  # Python's and numpy's generators too, from which code of the user's may draw
     ranks: Ranks = field(default_factory=Ranks)
     stop_asked: Callable[[], bool] = _never
@@ -88,7 +89,8 @@ class Trainer:
                 self._end_step(index)
                 return Step(index, torch.zeros((), device=self.device), rate, stop=False, skipped=skipped)
         inputs, targets, mine = self._examples(index)
-        reseed(self.seed, "module", index, self.ranks.rank, libraries=self.reseeds_libraries)
+        if self.draws:
+            reseed(self.seed, "module", index, self.ranks.rank, libraries=self.reseeds_libraries)
         state.optimizer.zero_grad(set_to_none=True)
         weight = self.loss.weight(targets)
         is_short = False
@@ -179,9 +181,11 @@ class Trainer:
         """Return this rank's augmented inputs, the whole batch's targets, and which of them are this rank's."""
         batch: Batch = self.loader(index)
         mine = self.ranks.slice(len(batch.targets))
-        if batch.is_ready:
+        if batch.is_ready and not self.channels_last:
             return batch.inputs, batch.targets, mine
         assert isinstance(batch.inputs, Tensor)
+        if batch.is_ready:
+            return batch.inputs.contiguous(memory_format=torch.channels_last), batch.targets, mine
         inputs, targets = self.augmentation(
             batch.inputs,
             batch.targets,
