@@ -146,7 +146,7 @@ def test_a_stop_under_json_leaves_standard_output_empty(tmp_path: Path) -> None:
 PHASES = {
     "decoding": "goodfit.data.processes._watch",  # which runs beside the processes that decode
     "trial": "goodfit.trial._step",
-    "first step": "goodfit.training.trainer.reseed",
+    "first step": "goodfit.training.trainer.reseed",  # for the dropout
     "evaluation": "goodfit.evaluation.evaluate._count",
     "saving": "goodfit.artefacts.checkpoint._listed",  # between the files and the manifest that makes them a checkpoint
 }
@@ -161,7 +161,7 @@ def train_held(phase: str, folder: Path) -> list[str]:
         write_pictures(pictures / split, count=64, side=32)
     settings = ["data.processes=2", "checkpoint.every_steps=3"]
     if phase != "trial":  # which is of these two
-        settings += ["train.threads=1", "train.precision=fp32"]
+        settings += ["train.threads=1", "train.precision=fp32", "model.dropout=0.1"]
     sets = [word for setting in settings for word in ("--set", setting)]
     return held(PHASES[phase], "train", str(pictures), *LONG[1:], "--batch-size", "24", *sets)
 

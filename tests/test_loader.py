@@ -120,3 +120,16 @@ def test_prepared_batches_have_the_bits_of_batches_that_are_prepared_alone(dtype
         batch = prepared(step)
         assert batch.is_ready
         assert torch.equal(batch.inputs, normalization(plain(step).inputs))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("features", "batch_size"), [(3, 8), (3, 16), (20, 32), (784, 5), (1, 1)])
+@pytest.mark.parametrize("world", [1, 3])
+def test_every_batch_begins_where_torch_would_begin_it(features: int, batch_size: int, world: int) -> None:
+    """Products of matrices round otherwise in memory that begins elsewhere."""
+    store = torch.randn(100, features)
+    made = Split(store, torch.zeros(100, dtype=torch.int64), torch.arange(100))
+    loader = Loader(made, batch_size, seed=0, device=CPU, ranks=Ranks(1 if world > 1 else 0, world, 0))
+    for step in [*range(loader.steps_per_epoch), 1, 2, 3]:
+        inputs = loader(step).inputs
+        assert isinstance(inputs, torch.Tensor)
+        assert inputs.data_ptr() % 64 == 0

@@ -98,21 +98,21 @@ class Fitting:
 
     def _train(self) -> str:
         """Do the steps that are left, and return why they ended."""
-        plan, state = self.session.plan, self.state
-        was_stopped = state.step % plan.steps_per_epoch == 0 and state.step > state.evaluated_step
+        state, per_epoch, log_steps = self.state, self.session.plan.steps_per_epoch, self.config.log.every_steps
+        was_stopped = state.step % per_epoch == 0 and state.step > state.evaluated_step
         if was_stopped and not self._evaluate():
             return "a signal"
         if self._stops_early():
             return "early stopping"
         for step in self.session.trainer.steps():
-            epoch_ends = state.step % plan.steps_per_epoch == 0
+            epoch_ends = state.step % per_epoch == 0
             if step.skipped:
                 self._tell(SkipRecord(state.step, self._epoch(), step.skipped.examples))
             if state.halvings:
                 self._tell_halvings(step.index)
             if self.heard:
                 self._tell_nondeterministic()
-            if epoch_ends or state.step % self.config.log.every_steps == 0:
+            if epoch_ends or state.step % log_steps == 0:
                 self._log_loss(step.learning_rate)
             if (epoch_ends and not self._evaluate()) or step.stop:
                 return "a signal"

@@ -197,7 +197,8 @@ class ModelFile:
             )
         if any(buffer.is_meta for name, buffer in empty.named_buffers() if name not in expected):
             empty = self.architecture.build()  # it has buffers that no file holds, so they must be computed
-        empty.load_state_dict(self.tensors, assign=True)
+        # Copies lie where torch puts tensors, as they did in training: in a file's memory products may round otherwise.
+        empty.load_state_dict({name: tensor.clone() for name, tensor in self.tensors.items()}, assign=True)
         return empty
 
     def _own_module(self, own: OwnModel | None) -> nn.Module:

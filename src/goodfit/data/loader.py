@@ -21,6 +21,9 @@ __all__ = ["Batch", "Loader", "check_batch_size", "steps_per_epoch"]
 BLOCK_BYTES = 1 << 20  # gathered at once: large enough to spread the cost of a call, small enough to stay in a core's cache
 
 
+ALIGNMENT = 64  # bytes, of what torch allocates
+
+
 class Batch(NamedTuple):
     """One update's examples: inputs of this rank, and the targets of the whole global batch."""
 
@@ -76,7 +79,10 @@ class Loader:
         self.rows = split.rows
         self.prepare = prepare
         example_bytes = max(1, split.inputs[0].numel() * (4 if prepare else split.inputs.element_size()))
-        self.block = max(1, min(64, BLOCK_BYTES // (example_bytes * batch_size)))
+        mine = self.share.slice(batch_size)
+        # A product of matrices may round otherwise where memory begins elsewhere: a batch has to begin as one that is alone.
+        is_aligned = (mine.stop - mine.start) * example_bytes % ALIGNMENT == 0
+        self.block = max(1, min(64, BLOCK_BYTES // (example_bytes * batch_size))) if is_aligned else 1
         self._epoch = -1
         self._block: list[Batch] = []  # the next batches, the last first
         self._next = -1  # the step of the first of them
