@@ -17,6 +17,7 @@ from command import QUICK, Done, goodfit, write_pictures
 from goodfit.artefacts.checkpoint import newest_checkpoint
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+TWO_OF_THEM = [*SIGNALS[:2], *(pytest.param(*each, marks=pytest.mark.slow) for each in SIGNALS[2:])]
 LONG = ("digits", "--model", "mlp", "--epochs", "200", "--out", "my run")
 SMALL = ("--set", "data.max_train=100", "--set", "train.threads=1")
 
@@ -102,7 +103,7 @@ def has_logged(run: Path) -> bool:
     return path.exists() and b"\n" in path.read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(("number", "code"), TWO_OF_THEM)
 def test_before_the_run_nothing_was_started(number: signal.Signals, code: int, tmp_path: Path) -> None:
     os.mkfifo("endless.csv")
     command = ("train", "endless.csv", "--target", "y", *QUICK)
@@ -111,7 +112,7 @@ def test_before_the_run_nothing_was_started(number: signal.Signals, code: int, t
     assert [path.name for path in tmp_path.iterdir()] == ["endless.csv"]
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(("number", "code"), TWO_OF_THEM)
 def test_while_training_a_checkpoint_is_saved_and_the_run_goes_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
     run = tmp_path / "my run"
     done = interrupt(number, lambda: has_logged(run), "train", *LONG, *SMALL)

@@ -129,6 +129,7 @@ def test_keras_computes_the_same_function(kind: str) -> None:
         assert torch.allclose(outputs, model(work.inputs), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_of_those_who_take_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.peers", "overhead", "--rounds", "2", "--examples", "320"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
