@@ -86,7 +86,9 @@ def test_a_signal_to_one_rank_stops_the_evaluation_on_all_of_them_together(heard
         Path("go").touch()
         done = ended(processes)
     assert [Path(f"count-{rank}").read_text() for rank in "01"] == ["3", "3"]
-    assert [each.code for each in done] == [143, 143], done
+    # Of the other, torch's own threads end the process by abort at times, after all is done.
+    assert done[int(heard_by)].code == 143, done
+    assert done[1 - int(heard_by)].code in (143, -signal.SIGABRT), done
     assert "Traceback" not in done[0].err + done[1].err
     checkpoint, damage = newest_checkpoint(Path("run/checkpoints"))
     assert checkpoint is not None
