@@ -2,7 +2,8 @@
 
 A cache file holds the pixels (N, C, H, W) of the readable pictures in the order of their names, then an index in JSON
 (geometry and unreadable pictures), then the length of the index in 8 bytes; it appears by one rename. Its name is a SHA-256
-over the names, sizes and times of the pictures and what is wanted of them.
+over the names, sizes and times of the pictures and what is wanted of them. Of pictures that do not fit there is a survey
+under the same name, see `Survey`.
 
 Nothing here imports torch: the decoding processes run this module.
 """
@@ -24,18 +25,27 @@ from typing import Any
 
 from goodfit.data.images import Geometry, Header, opened, read_header, to_pixels
 from goodfit.data.processes import Runner, runner
+from goodfit.data.survey import CHUNK, Survey, survey_pictures
 from goodfit.devices import choose_threads
 from goodfit.errors import DataError
 from goodfit.files import sync_folder
 
-__all__ = ["DecodedPictures", "cache_directory", "choose_geometry", "decode_names", "decode_pictures", "scan_names"]
+__all__ = [
+    "DecodedPictures",
+    "allowed_bytes",
+    "cache_directory",
+    "choose_geometry",
+    "decode_names",
+    "decode_pictures",
+    "scan_names",
+]
 
 FORMAT_VERSION = 1  # part of the key: raise it when the same files would give other pixels
-CHUNK = 32  # pictures in one request to a process
 FEW = 200  # as many are decoded in the time it takes to start processes
 SAMPLE = 1024  # headers from which the geometry is guessed
 SIDES = (128, 96, 64, 32)  # of the square that is chosen where the pictures differ
 DAY = 86_400  # seconds
+KEPT = 90 * DAY  # that a survey stays though it is not used
 
 Progress = Callable[[int, int], None]
 
@@ -85,35 +95,45 @@ def decode_pictures(
     budget: int | None = None,
     timeout: float = 60.0,
     progress: Progress | None = None,
-) -> DecodedPictures:
+    or_survey: bool = False,
+) -> DecodedPictures | Survey:
     """Return the pictures `root/name` decoded, at once if that was done before.
 
     The first `num_training` of them choose the geometry (see `choose_geometry`). Without `processes` there is one a core.
     `budget` limits the bytes of all caches; None: a quarter of the disk that is free for them. A process may take `timeout`
-    seconds for one picture. `progress` is told (done, total). Raise DataError where the pixels do not fit on the disk or none
-    of the pictures can be read, and RunError where a process dies or hangs.
+    seconds for one picture. `progress` is told (done, total). Where the pixels do not fit on the disk, returns a Survey of
+    them if `or_survey`, else raises DataError, as it does where none of the pictures can be read; and RunError where a process
+    dies or hangs.
     """
-    file = cache_directory() / f"{_key(root, names, wanted, num_training)}.pictures"
+    stem = cache_directory() / _key(root, names, wanted, num_training)
+    file, survey_file = stem.with_suffix(".pictures"), stem.with_suffix(".survey")
     known = _load(file)
     if known:
         return known
+    survey = _load_survey(survey_file) if or_survey else None
+    if survey and not _fit(survey_file.parent, len(names), survey.geometry, budget):
+        return survey
     count = 1 if len(names) < FEW else min(choose_threads(processes), math.ceil(len(names) / CHUNK))
-    with _new_file(file) as new, runner(count, timeout) as run:
+    with _new_file(file.parent) as new, runner(count if count > 1 else 0, timeout) as run:
         # Most folders are what a first look says, and then each picture is opened once; of the others some are twice.
-        guess = wanted if isinstance(wanted, Geometry) else choose_geometry(_sample(run, root, names[:num_training]), wanted)
-        _make_room(new, len(names), guess, budget)
-        headers, unreadable = _decode_all(run, root, names, new, guess, progress)
-        geometry = choose_geometry([header for header in headers[:num_training] if header], wanted)
-        if geometry != guess:
-            _make_room(new, len(names), geometry, budget)
-            _, unreadable = _decode_all(run, root, names, new, geometry, progress)
-        if len(unreadable) == len(names):
+        geometry = wanted if isinstance(wanted, Geometry) else choose_geometry(_sample(run, root, names[:num_training]), wanted)
+        while True:
+            found: DecodedPictures | Survey
+            if or_survey and not _fit(file.parent, len(names), geometry, budget):
+                headers, found = survey_pictures(run, root, names, geometry, progress)
+            else:
+                _make_room(new, len(names), geometry, budget)
+                headers, unreadable = _decode_all(run, root, names, new, geometry, progress)
+                found = DecodedPictures(file, len(names) - len(unreadable), geometry, unreadable)
+            geometry = choose_geometry([header for header in headers[:num_training] if header], wanted)
+            if geometry == found.geometry:
+                break
+        if not found.count:
             raise DataError(
-                f"none of the {len(names)} pictures in {str(root)!r} can be read; the first: {unreadable[names[0]]}"
+                f"none of the {len(names)} pictures in {str(root)!r} can be read; the first: {found.unreadable[names[0]]}"
             )
-        decoded = DecodedPictures(file, len(names) - len(unreadable), geometry, unreadable)
-        _finish(new, names, decoded)
-    return decoded
+        _keep(new, survey_file if isinstance(found, Survey) else file, names, found)
+    return found
 
 
 def _key(root: Path, names: Sequence[str], wanted: int | Geometry, num_training: int) -> str:
@@ -149,12 +169,34 @@ def _load(file: Path) -> DecodedPictures | None:
     return decoded
 
 
+def _load_survey(file: Path) -> Survey | None:
+    survey = Survey.load(file)
+    if survey:
+        with suppress(OSError):  # of a cache that is another user's
+            os.utime(file)  # the time of last use
+    return survey
+
+
+def _keep(new: Path, file: Path, names: Sequence[str], found: DecodedPictures | Survey) -> None:
+    """Complete a new file, and make it `file` by one rename."""
+    with _writing(file.parent):
+        if isinstance(found, Survey):
+            with new.open("wb") as stream:
+                stream.write(found.to_bytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+        else:
+            _finish(new, names, found)
+        new.replace(file)
+        sync_folder(file.parent)
+
+
 def _finish(new: Path, names: Sequence[str], decoded: DecodedPictures) -> None:
     """Close the gaps that unreadable pictures left in the file, and append the index."""
     size = math.prod(decoded.geometry.shape)
     index = {"geometry": decoded.geometry, "count": decoded.count, "unreadable": decoded.unreadable}
     text = json.dumps(index).encode()
-    with _writing(new), new.open("r+b") as stream:
+    with new.open("r+b") as stream:
         for place, row in enumerate(row for row, name in enumerate(names) if name not in decoded.unreadable):
             if place != row:
                 stream.seek(row * size)
@@ -169,33 +211,30 @@ def _finish(new: Path, names: Sequence[str], decoded: DecodedPictures) -> None:
 
 
 @contextmanager
-def _new_file(file: Path) -> Iterator[Path]:
-    """Yield an empty file that becomes `file` by one rename, or vanishes if the block fails."""
-    with _writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for left in file.parent.glob("*.partial"):  # by a process that was killed
-            with suppress(FileNotFoundError):  # another process tidies up too
-                if time() - left.stat().st_mtime > DAY:
-                    left.unlink()
-        descriptor, name = mkstemp(dir=file.parent, prefix=f"{file.stem[:16]}-", suffix=".partial")
+def _new_file(folder: Path) -> Iterator[Path]:
+    """Yield an empty file in `folder` that vanishes at the end of the block, unless it has another name by then."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern, age in (("*.partial", DAY), ("*.survey", KEPT)):  # by a process that was killed, or of no use any more
+            for left in folder.glob(pattern):
+                with suppress(FileNotFoundError):  # another process tidies up too
+                    if time() - left.stat().st_mtime > age:
+                        left.unlink()
+        descriptor, name = mkstemp(dir=folder, prefix="new-", suffix=".partial")
         os.close(descriptor)
-    new = Path(name)
     try:
-        yield new
-        with _writing(file):
-            new.replace(file)
-            sync_folder(file.parent)
+        yield Path(name)
     finally:
-        new.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         advice = "free some space there, or name another place with GOODFIT_CACHE"
-        raise DataError(f"cannot write decoded pictures in {str(file.parent)!r}: {error.strerror}; {advice}") from error
+        raise DataError(f"cannot write decoded pictures in {str(folder)!r}: {error.strerror}; {advice}") from error
 
 
 def _make_room(file: Path, count: int, geometry: Geometry, budget: int | None) -> None:
@@ -206,7 +245,7 @@ def _make_room(file: Path, count: int, geometry: Geometry, budget: int | None) -
     caches = sorted(_sizes(file.parent))
     used = sum(size for _, size, _ in caches)
     needed = count * math.prod(geometry.shape)
-    allowed = (disk_usage(file.parent).free + used) // 4 if budget is None else budget
+    allowed = allowed_bytes(file.parent, budget)
     if needed > allowed:
         _, height, width = geometry.shape
         raise DataError(
@@ -219,6 +258,17 @@ def _make_room(file: Path, count: int, geometry: Geometry, budget: int | None) -
             break
         path.unlink(missing_ok=True)
         used -= size
+
+
+def allowed_bytes(folder: Path, budget: int | None) -> int:
+    """Return the bytes that all caches in `folder` may have: the budget, or a quarter of the disk that is free for them."""
+    if budget is not None:
+        return budget
+    return (disk_usage(folder).free + sum(size for _, size, _ in _sizes(folder))) // 4
+
+
+def _fit(folder: Path, count: int, geometry: Geometry, budget: int | None) -> bool:
+    return count * math.prod(geometry.shape) <= allowed_bytes(folder, budget)
 
 
 def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
@@ -268,7 +318,7 @@ def decode_names(
     """Write the pictures to the rows of `file` from `start` on; yield each one's header and why it is not there."""
     wanted = Geometry(*geometry)
     size = math.prod(wanted.shape)
-    with _writing(Path(file)), Path(file).open("r+b") as stream:
+    with _writing(Path(file).parent), Path(file).open("r+b") as stream:
         stream.seek(start * size)
         for name in names:
             header, reason, pixels = None, None, bytes(size)

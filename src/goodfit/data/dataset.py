@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from goodfit.data.examples import Examples
+    from goodfit.data.picture_files import PictureFiles
     from goodfit.data.transforms import Transform
 
 __all__ = ["Dataset", "Part", "RawData", "Split", "SplitName", "TargetScale", "Task", "fingerprint"]
@@ -55,11 +56,11 @@ class RawData:
 class Split:
     """Examples of one split: rows of a shared store, which is never copied.
 
-    `inputs` is (M, ...) uint8 pictures or float32 numbers, or M examples that the user's own code reads; `rows` (N,) int64
-    says which of them belong to the split, and `targets` (N,) follows `rows`.
+    `inputs` is (M, ...) uint8 pictures or float32 numbers, pictures that stay in their files, or M examples that the user's own
+    code reads; `rows` (N,) int64 says which of them belong to the split, and `targets` (N,) follows `rows`.
     """
 
-    inputs: "Tensor | Examples"
+    inputs: "Tensor | PictureFiles | Examples"
     targets: "Tensor"
     rows: "Tensor"
     names: Sequence[str] | None = None  # of the store, so names[rows[i]] is example i
@@ -99,7 +100,7 @@ class Dataset:
     task: Task
     classes: tuple[str, ...]
     transform: "Transform"
-    parts: dict[SplitName, Part]  # their inputs encoded: stores of uint8 pictures or float32 numbers, or Examples
+    parts: dict[SplitName, Part]  # their inputs encoded: what a Split has
     splits: dict[SplitName, Split]
     notes: tuple[str, ...] = ()
 
@@ -142,18 +143,33 @@ class Dataset:
 def fingerprint(task: Task, classes: tuple[str, ...], parts: dict[SplitName, Part]) -> str:
     """Return a SHA-256 over task, classes, and the encoded inputs and targets of every part.
 
-    Of inputs that the user's own code reads it holds the first few.
+    Pictures count by their own digests, which those that stay in their files are known by. Of inputs that the user's own code
+    reads it holds the first few.
     """
-    from torch import Tensor, uint8
+    import torch
 
+    from goodfit.data.picture_files import PictureFiles
     from goodfit.inputs import tensors
 
     digest = sha256(repr((task, classes)).encode())
     for name, part in sorted(parts.items()):
-        is_store = isinstance(part.inputs, Tensor)
+        is_store = isinstance(part.inputs, torch.Tensor | PictureFiles)
         inputs = [part.inputs] if is_store else tensors(part.inputs.head(range(len(part.inputs)), EXAMPLES)[0])
-        for tensor in inputs:
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        for tensor in (part.targets, *inputs):
-            digest.update(tensor.contiguous().view(uint8).numpy().data)
+        for store in inputs:
+            digest.update(f"{name} {tuple(store.shape)} {store.dtype}".encode())
+        digest.update(_bytes(part.targets))
+        for store in inputs:
+            if isinstance(store, PictureFiles):
+                digest.update(store.survey.digests.data)
+            elif store.dtype == torch.uint8 and store.ndim == 4:
+                for picture in store.flatten(1).numpy():
+                    digest.update(sha256(picture.data).digest())
+            else:
+                digest.update(_bytes(store))
     return digest.hexdigest()
+
+
+def _bytes(tensor: "Tensor") -> memoryview:
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().data

@@ -1,5 +1,9 @@
-"""Class folders: `<class>/*.jpg`, or `train/<class>/*.jpg` with `val` and `test` beside `train`."""
+"""Class folders: `<class>/*.jpg`, or `train/<class>/*.jpg` with `val` and `test` beside `train`.
 
+Their pictures are a memory-mapped store where they fit on the disk decoded, else PictureFiles.
+"""
+
+import math
 import os
 import warnings
 from collections import Counter
@@ -10,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goodfit.data.cache import DecodedPictures, decode_pictures
+from goodfit.data.cache import DecodedPictures, allowed_bytes, cache_directory, decode_pictures
 from goodfit.data.dataset import Part, RawData, SplitName
 from goodfit.data.image_transform import ImageTransform, fit_image_transform
 from goodfit.data.images import FORMATS, SUFFIXES, Geometry, printable
+from goodfit.data.picture_files import PictureFiles
+from goodfit.data.survey import Survey
 from goodfit.data.targets import check_classes
 from goodfit.errors import DataError
 
@@ -45,7 +51,7 @@ def read_folder(
     ignored: Counter[str] = Counter()
     parts = _list_parts(path, ignored)
     classes = _check_parts(path, parts, to_train=transform is None)
-    decoded = decode_pictures(
+    found = decode_pictures(
         path,
         [name for part in parts.values() for name in _names(part)],
         wanted=transform.geometry if transform else image_size,
@@ -54,13 +60,21 @@ def read_folder(
         budget=budget,
         timeout=timeout,
         progress=progress,
+        or_survey=True,
     )
     notes = ["left out: " + ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))] if ignored else []
-    if decoded.unreadable:
-        notes.append(_skip(decoded.unreadable, skip_bad))
-        parts = {split: _without(part, decoded.unreadable) for split, part in parts.items()}
+    if found.unreadable:
+        notes.append(_skip(found.unreadable, skip_bad))
+        parts = {split: _without(part, found.unreadable) for split, part in parts.items()}
         _check_parts(path, parts, to_train=transform is None)
-    loaded = _load_parts(parts, classes, decoded)
+    store: Tensor | PictureFiles
+    if isinstance(found, Survey):
+        notes.append(_stay_in_files(found, budget))
+        names = [name for part in parts.values() for name in _names(part)]
+        store = PictureFiles(path.absolute(), names, found, processes, timeout)
+    else:
+        store = _map_pixels(found)
+    loaded = _load_parts(parts, classes, store)
     return RawData(path.resolve().name, "classification", classes, loaded, fit_image_transform, tuple(notes))
 
 
@@ -89,6 +103,7 @@ def read_samples(
         timeout=timeout,
         progress=progress,
     )
+    assert isinstance(decoded, DecodedPictures)
     if not decoded.unreadable:
         return _map_pixels(decoded)
     if isinstance(wanted, Geometry) and wanted.exact:
@@ -189,6 +204,17 @@ def _skip(unreadable: dict[str, str], skip_bad: bool) -> str:
     raise DataError(f"{unreadable[first]}{more}; --set data.skip_bad=true goes on without {'them' if more else 'it'}")
 
 
+def _stay_in_files(survey: Survey, budget: int | None) -> str:
+    """Say that the pictures are not kept decoded, why, and what would change that."""
+    _, height, width = survey.geometry.shape
+    needed, allowed = survey.count * math.prod(survey.geometry.shape), allowed_bytes(cache_directory(), budget)
+    return (
+        f"{survey.count} pictures of {height} x {width} pixels take {needed / 1e9:.3g} GB decoded, and {allowed / 1e9:.3g} GB are "
+        "allowed: they are read from their files in each epoch; to decode them once, allow more with "
+        f"--set data.budget={math.ceil(needed / 1e8) / 10:g}"
+    )
+
+
 def _without(part: Classes, unreadable: dict[str, str]) -> Classes:
     return {name: [picture for picture in pictures if picture not in unreadable] for name, pictures in part.items()}
 
@@ -197,9 +223,9 @@ def _names(part: Classes) -> list[str]:
     return [name for pictures in part.values() for name in pictures]
 
 
-def _load_parts(parts: dict[SplitName, Classes], classes: Sequence[str], decoded: DecodedPictures) -> dict[SplitName, Part]:
-    """Return the parts as consecutive rows of the memory-mapped pixels."""
-    store, start, loaded = _map_pixels(decoded), 0, dict[SplitName, Part]()
+def _load_parts(parts: dict[SplitName, Classes], classes: Sequence[str], store: Tensor | PictureFiles) -> dict[SplitName, Part]:
+    """Return the parts as consecutive rows of the store of all pictures."""
+    start, loaded = 0, dict[SplitName, Part]()
     for split, part in parts.items():
         names = _names(part)
         counts = torch.tensor([len(part.get(name, ())) for name in classes])

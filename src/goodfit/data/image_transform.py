@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from goodfit.data.images import INTERPOLATIONS, MAX_PIXELS, Geometry, Mode, opened, to_pixels
+from goodfit.data.picture_files import PictureFiles
 from goodfit.data.transforms import Normalization
 from goodfit.errors import ConfigError
 
@@ -112,7 +113,7 @@ class ImageTransform:
 
 
 def fit_image_transform(
-    inputs: Tensor,
+    inputs: Tensor | PictureFiles,
     rows: Tensor,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -123,7 +124,7 @@ def fit_image_transform(
     taken instead; raises ConfigError where it does not fit.
     """
     _, channels, height, width = inputs.shape
-    means, deviations = _pixel_statistics(inputs, rows) if mean is None or std is None else ([], [])
+    means, deviations = _pixel_statistics(inputs, rows) if mean is None or std is None else ((), ())
     return ImageTransform(
         "RGB" if channels == 3 else "L",
         height,
@@ -133,22 +134,29 @@ def fit_image_transform(
     )
 
 
-def _pixel_statistics(inputs: Tensor, rows: Tensor) -> tuple[list[float], list[float]]:
+def _pixel_statistics(inputs: Tensor | PictureFiles, rows: Tensor) -> tuple[Sequence[float], Sequence[float]]:
     """Return mean and deviation of each channel, in units of the full scale; at least one grey level of deviation."""
+    sums = inputs.pixel_sums(rows) if isinstance(inputs, PictureFiles) else _pixel_sums(inputs, rows)
+    total = len(rows) * math.prod(inputs.shape[2:])
+    means, deviations = [], []
+    for first, second in zip(*sums, strict=True):
+        means.append(first / (255 * total))
+        deviations.append(max(math.sqrt((second * total - first * first) / total**2), 1.0) / 255)
+    return means, deviations
+
+
+def _pixel_sums(inputs: Tensor, rows: Tensor) -> tuple[list[int], list[int]]:
+    """Return the sum of the values and of their squares in each channel.
+
+    Whole numbers, so that neither the order nor the number of pictures can round.
+    """
     counts = torch.zeros(inputs.shape[1], 256, dtype=torch.int64)
     for some in torch.split(rows, max(1, CHUNK_BYTES // math.prod(inputs.shape[1:]))):
         pictures = inputs[some]
         for channel, count in enumerate(counts):
             count += torch.bincount(pictures[:, channel].flatten(), minlength=256)
-    means, deviations = [], []
-    for count in counts.tolist():
-        # Whole numbers, so that neither the order nor the number of pictures can round.
-        total = sum(count)
-        first = sum(number * value for value, number in enumerate(count))
-        second = sum(number * value * value for value, number in enumerate(count))
-        means.append(first / (255 * total))
-        deviations.append(max(math.sqrt((second * total - first * first) / total**2), 1.0) / 255)
-    return means, deviations
+    levels = torch.arange(256)
+    return (counts * levels).sum(1).tolist(), (counts * levels**2).sum(1).tolist()
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:

@@ -2,14 +2,16 @@
 
 They are not made by `multiprocessing`, which would run the user's own script again in each of them, and what they import does
 not import torch. A request is a line of JSON: a module, a function of it, and the arguments, of which the second are the names;
-a reply is a line for each name, and one to say that all is done.
+a reply is a line for each name, with the bytes after it where these are the result, and one to say that all is done.
 """
 
+import atexit
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from queue import SimpleQueue
@@ -51,7 +53,7 @@ class _Worker:
             while "end" not in (reply := json.loads(self._process.stdout.readline())):
                 if "error" in reply:
                     raise DataError(reply["error"])
-                results.append(reply["result"])
+                results.append(self._read(reply["bytes"]) if "bytes" in reply else reply["result"])
                 self._since = monotonic()
         except (OSError, ValueError) as error:
             did = "took too long" if self._hangs else "died"
@@ -62,6 +64,13 @@ class _Worker:
         finally:
             self._since = None
         return results
+
+    def _read(self, count: int) -> bytes:
+        assert self._process.stdout is not None
+        content = self._process.stdout.read(count)
+        if len(content) < count:
+            raise ValueError("it died in the midst of an answer")
+        return content
 
     def watch(self, timeout: float) -> None:
         """End the process if it has been at one name for longer than `timeout` seconds."""
@@ -83,42 +92,74 @@ class _Worker:
                 pipe.close()
 
 
-@contextmanager
-def runner(count: int, timeout: float) -> Iterator[Runner]:
-    """Yield a function that does a task in `count` processes and gives the results in order; one is this process.
+class _Team:
+    """Processes, and for each of them a thread that gives it one request after the other and waits for the answer."""
 
-    A process that is at one name for longer than `timeout` seconds is ended.
+    def __init__(self, count: int, timeout: float) -> None:
+        self._workers: list[_Worker] = []
+        self._asked: SimpleQueue[tuple[Task, tuple[Any, ...], Future[list[Any]]] | None] = SimpleQueue()
+        self._ended = Event()
+        # As daemons they do not keep an interpreter that a team was forgotten in from its end.
+        self._threads = [Thread(target=_watch, args=(self._workers, timeout, self._ended), daemon=True)]
+        atexit.register(self.close)
+        try:
+            for _ in range(count):
+                self._workers.append(_Worker())
+                self._threads.append(Thread(target=self._work, args=(self._workers[-1],), daemon=True))
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, task: Task, requests: Iterable[tuple[Any, ...]], ahead: int | None) -> Iterator[list[Any]]:
+        """Give the results of each request, in order, and begin `ahead` of them before they are taken."""
+        begun: deque[Future[list[Any]]] = deque()
+        for request in requests:
+            begun.append(Future())
+            self._asked.put((task, request, begun[-1]))
+            if ahead is not None and len(begun) > ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+    def close(self) -> None:
+        """End the processes; what is being waited for fails."""
+        atexit.unregister(self.close)
+        self._ended.set()
+        for worker in self._workers:
+            worker.end()
+            self._asked.put(None)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        for worker in self._workers:
+            worker.close()
+
+    def _work(self, worker: _Worker) -> None:
+        while asked := self._asked.get():
+            task, request, answer = asked
+            try:
+                answer.set_result(worker.ask(task, request))
+            except Exception as error:  # noqa: BLE001  it is raised again where the answer is taken
+                answer.set_exception(error)
+
+
+@contextmanager
+def runner(count: int, timeout: float, ahead: int | None = None) -> Iterator[Runner]:
+    """Yield a function that does a task in `count` processes and gives the results in order; without any it is this process.
+
+    Of the requests `ahead` are begun before their results are taken, or all. A process that is at one name for longer than
+    `timeout` seconds is ended.
     """
-    if count == 1:
+    if not count:
         yield lambda task, requests: (list(task(*request)) for request in requests)
         return
-    workers: list[_Worker] = []
-    idle: SimpleQueue[_Worker] = SimpleQueue()
-    threads, ended = ThreadPoolExecutor(count), Event()
-    watching = Thread(target=_watch, args=(workers, timeout, ended))
-
-    def ask(task: Task, request: tuple[Any, ...]) -> list[Any]:
-        worker = idle.get()
-        try:
-            return worker.ask(task, request)
-        finally:
-            idle.put(worker)
-
+    team = _Team(count, timeout)
     try:
-        for _ in range(count):
-            workers.append(_Worker())
-            idle.put(workers[-1])
-        watching.start()
-        yield lambda task, requests: threads.map(lambda request: ask(task, request), requests)
+        yield lambda task, requests: team.run(task, requests, ahead)
     finally:
-        ended.set()
-        for worker in workers:
-            worker.end()
-        threads.shutdown(cancel_futures=True)
-        if watching.ident is not None:
-            watching.join()
-        for worker in workers:
-            worker.close()
+        team.close()
 
 
 def _watch(workers: list[_Worker], timeout: float, ended: Event) -> None:
@@ -133,15 +174,18 @@ def serve() -> None:
         module, name, request = json.loads(line)
         try:
             for result in getattr(import_module(module), name)(*request):
-                _reply({"result": result})
+                if isinstance(result, bytes):
+                    _reply({"bytes": len(result)}, result)
+                else:
+                    _reply({"result": result})
             _reply({"end": True})
         except DataError as error:
             _reply({"error": str(error)})
 
 
-def _reply(reply: dict[str, Any]) -> None:
+def _reply(reply: dict[str, Any], content: bytes = b"") -> None:
     try:
-        sys.stdout.write(json.dumps(reply) + "\n")
-        sys.stdout.flush()
+        sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n" + content)
+        sys.stdout.buffer.flush()
     except BrokenPipeError:  # the process that asked was killed; leave without a word
         os._exit(1)

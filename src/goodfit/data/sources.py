@@ -11,6 +11,7 @@ import torch
 from goodfit.config import DataConfig, TransformConfig
 from goodfit.data.dataset import Part, RawData, Task
 from goodfit.data.examples import Examples
+from goodfit.data.picture_files import PictureFiles
 from goodfit.data.table import TABLE_SUFFIXES
 from goodfit.data.transforms import Transform
 from goodfit.errors import ConfigError, DataError
@@ -199,7 +200,7 @@ def _with_overrides(raw: RawData, transform: TransformConfig) -> Callable[..., T
     overrides = transform.model_dump(exclude_none=True)
     if not overrides:
         return raw.fit
-    if not isinstance(raw.parts["train"].inputs, torch.Tensor):
+    if not isinstance(raw.parts["train"].inputs, torch.Tensor | PictureFiles):
         what = "prepares its examples itself" if isinstance(raw.parts["train"].inputs, Examples) else "is a table"
         raise ConfigError(
             f"transform.mean and transform.std are for pictures and tensors, and {raw.name} {what}; leave them out"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from goodfit.data.dataset import Dataset, Part, RawData, Split, SplitName
 from goodfit.data.examples import Examples
+from goodfit.data.picture_files import PictureFiles
 from goodfit.data.transforms import Transform
 from goodfit.errors import ConfigError, DataError
 from goodfit.randomness import generator
@@ -52,9 +53,9 @@ def choose_rows(raw: RawData, *, val: float, test: float, max_train: int, seed: 
 
 
 def encode_parts(raw: RawData, transform: Transform) -> dict[SplitName, Part]:
-    """Return the parts with their inputs encoded; what the user's own code reads comes ready for the model."""
+    """Return the parts with their inputs encoded, if they are not: what the user's own code reads is ready for the model."""
     return {
-        name: part if isinstance(part.inputs, Examples) else replace(part, inputs=transform.encode(part.inputs))
+        name: part if isinstance(part.inputs, Examples | PictureFiles) else replace(part, inputs=transform.encode(part.inputs))
         for name, part in raw.parts.items()
     }
 

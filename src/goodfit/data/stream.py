@@ -1,10 +1,10 @@
-"""Batches of data of either kind: stores that are gathered from, and examples that the user's own code reads.
+"""Batches of data of every kind: stores that are gathered from, pictures in files, and what the user's own code reads.
 
-A stream of examples is read ahead of the training, epoch by epoch; asked for another step than the next, it begins there
-anew. What it skips are indices, not examples.
+A stream of the latter two is read ahead of the training, epoch by epoch; asked for another step than the next, it begins
+there anew. What it skips are indices, not examples.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from goodfit.data.dataset import Dataset, Split
-from goodfit.data.examples import Examples
+from goodfit.data.examples import Examples, Sampling
 from goodfit.data.iterables import IterableReader
 from goodfit.data.loader import Batch, Loader, check_batch_size, steps_per_epoch
+from goodfit.data.picture_files import PictureFiles
 from goodfit.data.samplers import list_batches, parts_of
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError, DataError
@@ -30,19 +31,32 @@ BATCH_SIZE = 512
 
 
 class StreamLoader:
-    """The batches of a training split of examples, by step; see `Loader`, whose order it has unless there is a sampler.
+    """The batches of a training split that is no tensor, by step; see `Loader`, whose order it has unless there is a sampler.
+
+    Pictures in files come as they are stored; examples that the user's own code reads are ready for the model.
 
     Raises ConfigError if a batch holds more examples than the split, and DataError for a sampler whose batches are not
     the same when it is seeded the same.
     """
 
-    def __init__(self, split: Split, batch_size: int, *, seed: int, device: torch.device, ranks: Ranks | None = None) -> None:
-        assert isinstance(split.inputs, Examples)
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        whole: bool = False,  # see `Loader`
+    ) -> None:
+        assert not isinstance(split.inputs, Tensor)
         self.examples = split.inputs
+        self.reader = split.inputs.reader if isinstance(split.inputs, Examples) else None
+        self.sampling = split.inputs.sampling if isinstance(split.inputs, Examples) else Sampling()
         self.targets, self.rows = split.targets, split.rows
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.ranks = ranks or Ranks()
-        if self.examples.sampling.batch_sampler is None:
+        self.ranks = Ranks() if whole else ranks or Ranks()
+        if self.sampling.batch_sampler is None:
             check_batch_size(batch_size, len(split))
         self.steps_per_epoch = batches_per_epoch(split, batch_size)
         self._epoch = -1
@@ -63,25 +77,26 @@ class StreamLoader:
         """Return the batch of `step`, on the device."""
         positions = self.positions(step)
         mine = self.ranks.slice(len(positions))
+        is_ready = isinstance(self.examples, Examples)
         if mine.start == mine.stop:  # a rank may have none of a small batch
             self.close()
             inputs = apply(lambda tensor: tensor[:0].to(self.device), self.examples.first)
-            return Batch(inputs, self.targets[positions].to(self.device), mine, is_ready=True)
+            return Batch(inputs, self.targets[positions].to(self.device), mine, is_ready)
         if self._stream is None or step != self._next:
             self._open(step)
         assert self._stream
+        self._next = -1  # if it fails it is over
         inputs, targets = next(self._stream)
         self._next = step + 1
         if self._next % self.steps_per_epoch == 0:
             self.close()
         if self.ranks.world > 1:
             targets = self._of_all_ranks(positions, mine, targets)
-        return Batch(apply(lambda tensor: tensor.to(self.device), inputs), targets.to(self.device), mine, is_ready=True)
+        return Batch(apply(lambda tensor: tensor.to(self.device), inputs), targets.to(self.device), mine, is_ready)
 
     def state(self) -> dict[str, Any] | None:
         """Return where the stream is, as JSON values, if what is read can say it and can go on from there."""
-        reader = self.examples.reader
-        state = reader.state_now() if self._stream and isinstance(reader, IterableReader) else None
+        state = self.reader.state_now() if self._stream and isinstance(self.reader, IterableReader) else None
         return None if state is None else {"step": self._next, "source": state}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -98,16 +113,20 @@ class StreamLoader:
         """Begin a stream at `step` that goes to the end of its epoch, or to the first batch that this rank has no part in."""
         self.close()
         epoch, index = divmod(step, self.steps_per_epoch)
-        mine = [self.rows[batch[self.ranks.slice(len(batch))]].tolist() for batch in self._batches[index:]]
-        until = next((place for place, indices in enumerate(mine) if not indices), len(mine))
+        mine = [batch[self.ranks.slice(len(batch))] for batch in self._batches[index:]]
+        until = next((place for place, positions in enumerate(mine) if not len(positions)), len(mine))
         examples = self.examples
+        rows = [self.rows[positions].tolist() for positions in mine[:until]]
+        if isinstance(examples, PictureFiles):
+            self._stream = _with_targets(examples, rows, [self.targets[positions] for positions in mine[:until]])
+            return
         if self._saved.get("step") == step and isinstance(examples.reader, IterableReader):
             examples = replace(examples, reader=replace(examples.reader, state=self._saved["source"]))
-        self._stream = examples.stream(mine[:until], self.seed, epoch)
+        self._stream = examples.stream(rows, self.seed, epoch)
 
     def _list(self, epoch: int) -> list[Tensor]:
         """Return the positions of each batch of an epoch."""
-        own, count = self.examples.sampling.batch_sampler, len(self.rows)
+        own, count = self.sampling.batch_sampler, len(self.rows)
         if own is not None:
             batches = list_batches(own, count, self.examples.name, seed=self.seed, epoch=epoch)
             if len(batches) != self.steps_per_epoch:
@@ -117,8 +136,8 @@ class StreamLoader:
                 )
             return batches
         shuffled = generator(self.seed, "shuffle", epoch)
-        order = torch.randperm(count, generator=shuffled) if self.examples.sampling.shuffles else torch.arange(count)
-        if self.examples.sampling.drop_last:
+        order = torch.randperm(count, generator=shuffled) if self.sampling.shuffles else torch.arange(count)
+        if self.sampling.drop_last:
             order = order[: self.steps_per_epoch * self.batch_size]
         full = self.batch_size * (self.steps_per_epoch - 1)
         return list(order.split([self.batch_size] * (self.steps_per_epoch - 1) + [len(order) - full]))
@@ -135,8 +154,8 @@ class StreamLoader:
         return targets
 
     def _check_sampler(self) -> None:
-        own, name = self.examples.sampling.batch_sampler, self.examples.name
-        if self.ranks.world > 1 and isinstance(self.examples.reader, IterableReader):
+        own, name = self.sampling.batch_sampler, self.examples.name
+        if self.ranks.world > 1 and isinstance(self.reader, IterableReader):
             raise ConfigError(
                 f"{name} can only be read from its start, by one process; give several ranks a map-style data set"
             )
@@ -165,7 +184,7 @@ def make_loader(
     """Return the loader of a training split; see `Loader`."""
     if isinstance(split.inputs, Tensor):
         return Loader(split, batch_size, seed=seed, device=device, ranks=ranks, whole=whole, prepare=prepare)
-    return StreamLoader(split, batch_size, seed=seed, device=device, ranks=ranks)
+    return StreamLoader(split, batch_size, seed=seed, device=device, ranks=ranks, whole=whole)
 
 
 def batches_per_epoch(split: Split, batch_size: int) -> int:
@@ -194,9 +213,24 @@ def read_in_order(split: Split, part: slice) -> Generator[tuple[Inputs, Tensor, 
     if isinstance(split.inputs, Examples):
         yield from _read_examples(split.inputs, rows)
         return
+    if isinstance(split.inputs, PictureFiles):
+        size = _batch_size(split.inputs.first)
+        batches = [some.tolist() for some in rows.split(size)]
+        with closing(_with_targets(split.inputs, batches, targets.split(size))) as pictures:
+            for inputs, some_targets in pictures:
+                yield inputs, some_targets, False
+        return
     size = _batch_size(split.inputs[:1])
     for some_rows, some_targets in zip(rows.split(size), targets.split(size), strict=True):
         yield split.inputs.index_select(0, some_rows.to(split.inputs.device)), some_targets, False
+
+
+def _with_targets(
+    files: PictureFiles, batches: list[list[int]], targets: Sequence[Tensor]
+) -> Generator[tuple[Inputs, Tensor], None, None]:
+    """Give the pictures of each batch of rows, with its targets; no method, since its loader would not be freed."""
+    with closing(files.stream(batches)) as pictures:
+        yield from zip(pictures, targets, strict=True)
 
 
 def _read_examples(examples: Examples, rows: Tensor) -> Generator[tuple[Inputs, Tensor, bool], None, None]:

@@ -9,6 +9,7 @@ from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import START, Run
 from goodfit.config import Layer, read_toml
 from goodfit.data.dataset import Dataset, Part, Split
+from goodfit.data.picture_files import PictureFiles
 from goodfit.distributed import Ranks
 from goodfit.eject.stand_ins import StandInOptimizer, can_be_built, stand_in_loss, stand_in_model, stand_in_schedule
 from goodfit.errors import CodeNeededError, ConfigError, FileError
@@ -50,11 +51,15 @@ def read_session(run: Run, own: OwnCode) -> Session:
 def _plan(run: Run, own: OwnCode) -> Plan:
     """Plan the run anew, from its data."""
     values = read_toml(run.path / "config.toml")
+    no_model = f"{str(run.path)!r} has no model yet, which would tell what its data are like; resume it first"
     if values["data.name"] == "memory":
-        raise ConfigError(f"{str(run.path)!r} has no model yet, which would tell what its data are like; resume it first")
+        raise ConfigError(no_model)
     if values.get("model.name") == START:
         values["model.name"] = str(run.path / START)
-    return make_plan(None, [Layer("config.toml", values)], is_complete=True, own=own)
+    made = make_plan(None, [Layer("config.toml", values)], is_complete=True, own=own)
+    if isinstance(made.dataset.train.inputs, PictureFiles):  # a program has its pictures in memory
+        raise ConfigError(no_model)
+    return made
 
 
 def _plan_of(run: Run, file: ModelFile, own: OwnCode) -> Plan:
@@ -65,6 +70,7 @@ def _plan_of(run: Run, file: ModelFile, own: OwnCode) -> Plan:
     arguments = file.architecture.arguments
     if file.architecture.is_code and (own.model is None or not can_be_built(own.model, arguments)):
         own = replace(own, model=stand_in_model(file.architecture.name, file.tensors))
+        _check_head(run, file)
     if file.transform.to_json()["kind"] == "given":
         raise ConfigError(
             "eject of data that code of your own reads is not built yet; it is built for tensors and pictures in memory"
@@ -89,6 +95,16 @@ def _plan_of(run: Run, file: ModelFile, own: OwnCode) -> Plan:
     made = Plan(dataset, config, {}, None, file.architecture, found, own)
     _check_steps(file, made)
     return made
+
+
+def _check_head(run: Run, file: ModelFile) -> None:
+    """Raise ConfigError where the program has to name the head of a module that is not here, and it may be any layer."""
+    is_muon = run.config.optim.name == "muon"
+    key = "model.freeze" if run.config.model.freeze else "optim.name = 'muon'" if is_muon else ""
+    if key and not any(name.startswith("head.") for name in file.tensors):
+        raise ConfigError(
+            f"eject of a module given from Python that has no `head`, with {key}, is not built yet; give it with --model"
+        )
 
 
 def _check_record(run: Run, file: ModelFile) -> None:
