@@ -2,7 +2,7 @@
 
 import pytest
 
-from goodfit.errors import MAX_NAME, in_python, unknown_name
+from goodfit.errors import MAX_NAME, ConfigError, in_python, in_python_words, unknown_name
 
 
 def test_the_nearest_names_are_offered_or_else_all() -> None:
@@ -45,3 +45,11 @@ def test_a_name_that_is_too_long_is_cut() -> None:
 )
 def test_what_the_command_line_says_is_said_for_python(message: str, expected: str) -> None:
     assert in_python(message) == expected
+
+
+def test_a_flag_is_called_what_the_function_at_hand_calls_it() -> None:
+    assert in_python("choose another --out, or --val 0", out="path=") == "choose another path=, or val=0"
+    said = "name it with --model net.py:Net, in Python model="
+    assert in_python(said, model="load(path, model=...)") == "name it with load(path, model=...)"
+    with pytest.raises(ConfigError, match=r"^choose another path=$"), in_python_words(out="path="):
+        raise ConfigError("choose another --out")

@@ -15,7 +15,7 @@ from goodfit.data.dataset import RawData
 from goodfit.data.examples import Examples
 from goodfit.data.hugging_face import recognize_hugging_face
 from goodfit.data.own import read_own
-from goodfit.errors import DataError
+from goodfit.errors import DataError, ModelError
 
 COUNT = 60
 LABELS = [index % 3 for index in range(COUNT)]
@@ -35,9 +35,9 @@ def bright(index: int, side: int = 16) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def pictures(sides: tuple[int, ...] = (16,)) -> Any:
+def pictures(sides: tuple[int, ...] = (16,), mode: str = "RGB") -> Any:
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
-    drawn = [bright(index, sides[index % len(sides)]) for index in range(COUNT)]
+    drawn = [bright(index, sides[index % len(sides)]).convert(mode) for index in range(COUNT)]
     return datasets.Dataset.from_dict({"image": drawn, "label": LABELS}, features=kinds)
 
 
@@ -68,6 +68,53 @@ def test_pictures_become_what_those_of_a_folder_are() -> None:
     assert stored(raw).dtype == torch.uint8
     assert np.array_equal(stored(raw)[7].permute(1, 2, 0).numpy(), np.asarray(bright(7)))
     assert stored(read_own(pictures(sides=(40, 50)))).shape == (COUNT, 3, 32, 32)
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy"])
+@pytest.mark.parametrize(("mode", "shape"), [("RGB", (3, 16, 16)), ("L", (1, 16, 16))])
+def test_pictures_are_the_same_in_whatever_form_they_are_handed_out(form: str, mode: str, shape: tuple[int, ...]) -> None:
+    raw = read_own(pictures(mode=mode).with_format(form))
+    assert stored(raw).shape == (COUNT, *shape)
+    assert torch.equal(stored(raw), stored(read_own(pictures(mode=mode))))
+    assert raw.notes == (
+        f"the pictures are scaled and centred by goodfit, and are not the numbers that the format {form!r} gives",
+    )
+    assert stored(read_own(pictures(sides=(40, 50)).with_format(form))).shape == (COUNT, 3, 32, 32)
+
+
+@pytest.mark.parametrize("form", [None, "torch", "numpy"])
+@pytest.mark.parametrize("order", ["HWC", "CHW", "HW"])
+def test_bytes_in_the_shape_of_a_picture_are_one(form: str | None, order: str) -> None:
+    pixels = np.stack([np.asarray(bright(index)) for index in range(COUNT)])  # (N, H, W, C)
+    wanted = pixels.transpose(0, 3, 1, 2)[:, : 1 if order == "HW" else 3]
+    given = {"HWC": pixels, "CHW": wanted, "HW": wanted[:, 0]}[order]
+    inner: Any = datasets.Array2D if order == "HW" else datasets.Array3D
+    kinds = datasets.Features({"pixels": inner(given.shape[1:], "uint8"), "label": datasets.ClassLabel(names=NAMES)})
+    raw = read_own(datasets.Dataset.from_dict({"pixels": given, "label": LABELS}, features=kinds).with_format(form))
+    assert np.array_equal(stored(raw).numpy(), wanted)
+    assert raw.fit(stored(raw), torch.arange(COUNT)).input_shape == wanted.shape[1:]
+
+
+def test_a_model_is_trained_on_pictures_as_tensors(tmp_path: Path) -> None:
+    parts = pictures().with_format("torch").train_test_split(0.3, seed=0)
+    run = goodfit.train(parts, model="convnet", epochs=6, out=tmp_path / "run", batch_size=8, settings={"train.threads": 1})
+    assert run.test is not None
+    assert run.test.accuracy > 0.8  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"x": NUMBERS.astype(int)}, r"x: int64 \(4,\)"),
+        ({"x": NUMBERS, "z": NUMBERS}, r"x: float32 \(4,\), z: float32 \(4,\)"),
+    ],
+)
+def test_what_only_a_model_of_one_s_own_takes_is_named(columns: Any, said: str) -> None:
+    data = datasets.Dataset.from_dict(columns | {"label": LABELS})
+    with pytest.raises(
+        ModelError, match=rf"^mlp takes one tensor of float32 numbers .* gives {said}; give such, or a model of"
+    ):
+        goodfit.trainer(data, model="mlp")
 
 
 def test_a_model_is_trained_on_pictures_and_predicts_one(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_run_that_is_not_done_says_how_it_goes_on(tmp_path: Path) -> None:
         "run": str(tmp_path),
         "data": "a & b",
         "model": "mlp",
-        "unfinished": f"goodfit resume {tmp_path}",
+        "unfinished": f'goodfit.resume("{tmp_path}")',
     }
 
 

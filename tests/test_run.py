@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from harness import StopAt, full_disk, request, run_through, silent, tiny_pictures
+from torch import nn
 
 import goodfit
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import Run, create_run, find_runs
 from goodfit.config import Config, Layer, merge
-from goodfit.errors import ConfigError, FileError, Interrupted, RunError
+from goodfit.errors import CodeNeededError, ConfigError, FileError, Interrupted, RunError
 from goodfit.signals import StopSignals
 from goodfit.workflows import resume, train
 
@@ -98,9 +99,11 @@ def test_a_run_that_was_stopped_has_no_end_and_no_model(stopped: Run, tmp_path: 
     assert repr(stopped) == f"Run({str(stopped.path)!r})"
     summary = stopped.summary()
     assert (summary["test"], summary["val"]) == (None, None)
-    with pytest.raises(FileError, match=r"stopped' holds no model yet; resume the run first: goodfit resume .*stopped"):
+    with pytest.raises(
+        FileError, match=r"stopped' holds no model yet; resume the run first: goodfit\.resume\(\".*/stopped\"\)$"
+    ):
         stopped.save(tmp_path / "model.safetensors")
-    with pytest.raises(FileError, match=r"has no best\.safetensors yet; go on with it: goodfit resume"):
+    with pytest.raises(FileError, match=r"has no best\.safetensors yet; go on with it: goodfit\.resume\(\".*/stopped\"\)"):
         stopped.predictor()
 
 
@@ -127,8 +130,15 @@ def test_a_curve_on_the_test_split_is_counted_every_epoch(tmp_path: Path) -> Non
 def test_a_model_is_saved_elsewhere(run: Run, tmp_path: Path) -> None:
     assert run.save("mine.safetensors") == Path("mine.safetensors")
     assert Path("mine.safetensors").read_bytes() == run.model.read_bytes()
-    with pytest.raises(RunError, match=r"cannot write '.*none.*mine\.safetensors'"):
+    with pytest.raises(RunError, match=r"cannot write '.*none.*mine\.safetensors'.*; free space or choose another path=$"):
         run.save(tmp_path / "none" / "mine.safetensors")
+
+
+def test_a_predictor_of_code_that_is_not_known_is_loaded_with_it(tmp_path: Path) -> None:
+    made = goodfit.train(([[0.0], [1.0]] * 20, [0, 1] * 20), model=nn.Linear(1, 2), epochs=1, out=tmp_path / "run", quiet=True)
+    assert made.predictor()([[0.0]])
+    with pytest.raises(CodeNeededError, match=r"name it with goodfit\.load\(run\.path, model=\.\.\.\)$"):
+        Run(made.path).predictor()
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

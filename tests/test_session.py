@@ -8,7 +8,7 @@ import torch
 from harness import request, run_through, silent, tiny_pictures
 
 from goodfit.distributed import Ranks
-from goodfit.errors import ConfigError
+from goodfit.errors import ConfigError, DataError, RunError
 from goodfit.models import build_model
 from goodfit.randomness import reseed
 from goodfit.session import Session, make_session
@@ -162,3 +162,17 @@ def test_mixing_is_for_classes() -> None:
 def test_what_does_not_fit_is_said_before_anything_runs(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         session({"optim.name": "sgd", "schedule.name": "cosine"} | settings)
+
+
+def test_its_methods_name_keywords_and_not_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: Any) -> None:
+        raise DataError("no batch came in time; wait longer with --set data.timeout=SECONDS")
+
+    made, longer = session(), r'wait longer with settings=\{"data\.timeout": SECONDS\}$'
+    monkeypatch.setattr("goodfit.session.evaluate", slow)
+    monkeypatch.setattr(made.trainer, "batch", slow)
+    for method in (made.evaluate, made.pictures):
+        with pytest.raises(DataError, match=longer):
+            method()
+    with pytest.raises(RunError, match=r"choose another path=$"):
+        made.save(tmp_path / "none" / "model.safetensors")

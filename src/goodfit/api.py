@@ -16,7 +16,7 @@ from goodfit.config import Layer
 from goodfit.conversion import Conversion, convert_file
 from goodfit.display import Display
 from goodfit.distributed import Ranks
-from goodfit.errors import DataError, GoodfitError, Interrupted, in_python
+from goodfit.errors import DataError, Interrupted, in_python, in_python_words
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.models.own import own_model
 from goodfit.randomness import kept_generators
@@ -75,17 +75,7 @@ KEYS = {
 }
 
 
-@contextmanager
-def _in_python_words() -> Iterator[None]:
-    """Let an error name keywords where the command line has flags."""
-    try:
-        yield
-    except GoodfitError as error:
-        error.args = (in_python(str(error)),)
-        raise
-
-
-@_in_python_words()
+@in_python_words()
 def train(
     data: Any = "digits",
     *,
@@ -112,7 +102,7 @@ def train(
     return run
 
 
-@_in_python_words()
+@in_python_words()
 def resume(
     run: PathLike,
     *,
@@ -137,7 +127,7 @@ def resume(
     return again
 
 
-@_in_python_words()
+@in_python_words()
 def load(path: PathLike, *, model: Any = None, device: str = "cpu") -> Predictor:
     """Load a model file, or a run folder's best; `model` is the code of a model that is the user's own.
 
@@ -146,17 +136,18 @@ def load(path: PathLike, *, model: Any = None, device: str = "cpu") -> Predictor
     return Predictor.load(Path(path), device, own_model(model) if model is not None else None)
 
 
-@_in_python_words()
-def evaluate(model: Predictor | Run | PathLike, data: Any = None, *, split: str = "test") -> Evaluation:
+@in_python_words()
+def evaluate(model: Predictor | Run | PathLike, data: Any = None, *, split: str = "test", tta: bool = False) -> Evaluation:
     """Measure a model (a predictor, run, or path) on a split of `data`; without data, on its run's own.
 
+    With `tta` the evaluation has another one under `tta`: that of the mean over flipped and shifted views of each picture.
     A path does not bring code of the user's own: a predictor does, `load(path, model=Net)`, and a run that was trained here.
     """
     path, own = (model.path, model.own) if isinstance(model, Predictor | Run) else (Path(model), None)
-    return testing.evaluate_model(path, data, split, own=own)
+    return testing.evaluate_model(path, data, split, own=own, tta=tta)
 
 
-@_in_python_words()
+@in_python_words()
 def convert(
     file: PathLike,
     *,
@@ -191,7 +182,7 @@ def convert(
         )
 
 
-@_in_python_words()
+@in_python_words()
 def trainer(data: Any = "digits", *, val: Any = None, test: Any = None, **options: Unpack[Options]) -> Session:
     """Return what `train` would train, for a loop of your own: `for step in trainer.steps(until=100)`.
 
@@ -203,7 +194,7 @@ def trainer(data: Any = "digits", *, val: Any = None, test: Any = None, **option
     return make_session(workflows.plan(request, _screen(quiet=True)), Ranks(), lambda: False)
 
 
-@_in_python_words()
+@in_python_words()
 def plot_batch(
     data: Any = "digits", *, val: Any = None, test: Any = None, step: int = 0, **options: Unpack[Options]
 ) -> "Figure":

@@ -110,6 +110,10 @@ def ranks(device: "torch.device") -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
+    # Functions of this module keep, as a default argument, the group that there is when torch comes to import it. They would
+    # keep ours beyond its destruction, and a thread of it that frees a tensor while Python ends aborts the process.
+    import torch.distributed.nn.functional  # noqa: F401
+
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))

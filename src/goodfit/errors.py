@@ -18,8 +18,10 @@ Interrupted             a stop by signal; exit 128 + its number
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 
 __all__ = [
     "CodeNeededError",
@@ -36,6 +38,7 @@ __all__ = [
     "OutOfMemoryError",
     "RunError",
     "in_python",
+    "in_python_words",
     "unknown_name",
 ]
 
@@ -132,12 +135,28 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}; {hint}"
 
 
-def in_python(message: str) -> str:
-    """Return a message that speaks of the command line as it is said in Python: `--set train.clip=1` as a keyword, and so on."""
-    return COMMAND_WORDS.sub(_keyword, message)
+def in_python(message: str, **instead: str) -> str:
+    """Return a message that speaks of the command line as it is said in Python: `--set train.clip=1` as a keyword, and so on.
+
+    `instead` holds what to say of a flag that the function at hand has no such keyword for: out="path=".
+    """
+    return COMMAND_WORDS.sub(partial(_keyword, instead), message)
 
 
-def _keyword(found: re.Match[str]) -> str:
+@contextmanager
+def in_python_words(**instead: str) -> Iterator[None]:
+    """Let an error name keywords where the command line has flags; `instead` is for `in_python`."""
+    try:
+        yield
+    except GoodfitError as error:
+        error.args = (in_python(str(error), **instead),)
+        raise
+
+
+def _keyword(instead: dict[str, str], found: re.Match[str]) -> str:
+    name = (found["said"] or found["flag"] or "").rstrip("=").replace("-", "_")
+    if name in instead:
+        return instead[name]
     if found["said"]:
         return found["said"]
     if found["command"]:
@@ -148,7 +167,6 @@ def _keyword(found: re.Match[str]) -> str:
         pairs = [text.strip("' ").partition("=") for text in found["settings"].split("--set ")[1:]]
         after = " " if found["settings"].endswith(" ") else ""
         return "settings={" + ", ".join(f'"{key}": {_literal(value)}' for key, _, value in pairs) + "}" + after
-    name = found["flag"].replace("-", "_")
     return f"{name}={_literal(found['value'].strip()) if found['value'] else 'True' if name == 'trust_pickle' else ''}"
 
 

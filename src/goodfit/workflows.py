@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from torch import Tensor
+
 from goodfit.artefacts.checkpoint import Checkpoint
 from goodfit.artefacts.environment import describe_environment, differences
 from goodfit.artefacts.metrics_log import MetricsLog
@@ -17,9 +19,10 @@ from goodfit.artefacts.run import START, Run, create_run
 from goodfit.artefacts.tensorboard import TensorBoard
 from goodfit.config import Config, Layer, dump_toml, merge, read_toml
 from goodfit.data.examples import Examples
+from goodfit.data.own import describe_inputs
 from goodfit.devices import choose_device, computing
 from goodfit.distributed import Ranks, ranks
-from goodfit.errors import ConfigError, DataError, GoodfitError, Interrupted
+from goodfit.errors import ConfigError, DataError, GoodfitError, Interrupted, ModelError
 from goodfit.files import check_new_folder, write_atomically
 from goodfit.fitting import Fitting
 from goodfit.planning import Plan, make_plan
@@ -70,7 +73,22 @@ def plan(request: Request, screen: Screen) -> Plan:
     """Read the data and resolve the configuration, as `train` would; write nothing."""
     recipe = request.recipe or (None if request.config_file else "auto")
     complete = request.config_file is not None
-    return make_plan(request.data, request.all_layers, recipe, screen.progress, is_complete=complete, own=request.own)
+    made = make_plan(request.data, request.all_layers, recipe, screen.progress, is_complete=complete, own=request.own)
+    _check_inputs(made)
+    return made
+
+
+def _check_inputs(made: Plan) -> None:
+    """Raise ModelError for inputs that only a user's own model can take: several of them, or whole numbers."""
+    inputs, architecture = made.dataset.train.inputs, made.architecture
+    if made.own.model or architecture.is_code or architecture.name == "sequential" or not isinstance(inputs, Examples):
+        return
+    first = inputs.first
+    if not (isinstance(first, Tensor) and first.is_floating_point()):
+        raise ModelError(
+            f"{architecture.name} takes one tensor of float32 numbers for each example, and {made.dataset.name} gives "
+            f"{describe_inputs(inputs)}; give such, or a model of your own that takes these"
+        )
 
 
 def train(request: Request, screen: Screen, signals: StopSignals) -> Run:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from goodfit.artefacts.checkpoint import find_checkpoints
@@ -20,7 +21,7 @@ from goodfit.artefacts.metrics_log import read_metrics
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.predictor import Predictor
 from goodfit.config import Config, Layer, dump_toml, merge, read_toml
-from goodfit.errors import FileError, RunError
+from goodfit.errors import FileError, RunError, in_python, in_python_words
 from goodfit.evaluation.metrics import Evaluation, evaluation_from_json
 from goodfit.files import new_folder, write_atomically
 from goodfit.html import table
@@ -174,14 +175,18 @@ class Run:
             "val": self.val.to_json() if self.val else None,
         }
 
+    @in_python_words(model="goodfit.load(run.path, model=...)")
     def predictor(self) -> Predictor:
         """Return the best model, ready to predict."""
         return Predictor.load(self.model, own=self.own)
 
+    @in_python_words(out="path=")
     def save(self, path: str | Path) -> Path:
         """Copy the best model file to `path` and return that path; raise FileError if there is none yet."""
         if not self.model.exists():
-            raise FileError(f"{str(self.path)!r} holds no model yet; resume the run first: goodfit resume {self.path}")
+            raise FileError(
+                f"{str(self.path)!r} holds no model yet; resume the run first: goodfit resume {quote(str(self.path))}"
+            )
         target = model_path(path)
         write_atomically(target, self.model.read_bytes())
         return target
@@ -196,7 +201,7 @@ class Run:
         if end := self.end:
             rows.append(("trained", f"{end['epoch']:g} epochs in {end['clock']['seconds']:,.1f} s ({end['reason']})"))
         else:
-            rows.append(("unfinished", f"goodfit resume {self.path}"))
+            rows.append(("unfinished", in_python(f"goodfit resume {quote(str(self.path))}")))
         return table([*rows, *((each.split, each.summary()) for each in (self.val, self.test) if each)])
 
 

@@ -34,7 +34,7 @@ from goodfit.data.transforms import Transform
 from goodfit.errors import DataError
 from goodfit.inputs import tensors
 
-__all__ = ["is_own", "read_own"]
+__all__ = ["describe_inputs", "is_own", "read_own"]
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -313,13 +313,14 @@ def _check_targets(examples: Examples, targets: Tensor, task: Task | None) -> No
 
 def _check_inputs(name: str, parts: Mapping[SplitName, Examples]) -> None:
     """Raise DataError where the parts' first examples are not of one kind."""
-    kinds = {split: _kind(examples) for split, examples in parts.items()}
+    kinds = {split: describe_inputs(examples) for split, examples in parts.items()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{split} {kind}" for split, kind in kinds.items())
         raise DataError(f"{name} has parts of different kinds: {listed}; give every part examples of one shape and type")
 
 
-def _kind(examples: Examples) -> str:
+def describe_inputs(examples: Examples) -> str:
+    """Say what the inputs of an example are, such as "image: uint8 (3, 32, 32)"."""
     first = examples.first
     shapes = [f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape[1:])}" for tensor in tensors(first)]
     names = [f"{name}: " for name in first] if isinstance(first, dict) else [""] * len(shapes)
