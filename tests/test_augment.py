@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from goodfit.data.augment import Augmentation
+from goodfit.data.augment import Augmentation, alternating_sides
 
 COUNT, SIDE = 24, 6
 
@@ -23,12 +23,13 @@ class AsNumbers:
 
 
 def augmented(
-    stored: Tensor, targets: Tensor, step: int = 0, part: slice | None = None, **changes: Any
+    stored: Tensor, targets: Tensor, step: int = 0, part: slice | None = None, sides: Tensor | None = None, **changes: Any
 ) -> tuple[Tensor, Tensor]:
     augmentation = Augmentation(**changes)
     part = slice(0, len(targets)) if part is None else part
     classes = int(targets.max()) + 1
-    return augmentation(stored[part], targets, AsNumbers(), num_classes=classes, seed=0, step=step, part=part)  # type: ignore[arg-type]
+    shown = {"num_classes": classes, "seed": 0, "step": step, "part": part, "sides": sides}
+    return augmentation(stored[part], targets, AsNumbers(), **shown)  # type: ignore[arg-type]
 
 
 def pictures(count: int = COUNT, height: int = SIDE, width: int = SIDE) -> Tensor:
@@ -48,6 +49,22 @@ def test_nothing_asked_for_nothing_done() -> None:
     assert torch.equal(same, targets())
     assert not Augmentation().mixes
     assert not Augmentation().needs_pictures
+
+
+def test_sides_alternate_from_epoch_to_epoch() -> None:
+    positions = torch.randperm(100, generator=torch.Generator().manual_seed(2))
+    first, second, third = (alternating_sides(0, epoch, positions, 100) for epoch in range(3))
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert 30 < int(first.sum()) < 70
+    assert torch.equal(first[positions.argsort()], alternating_sides(0, 0, torch.arange(100), 100))  # wherever it is in a batch
+    assert not torch.equal(first, alternating_sides(1, 0, positions, 100))
+
+
+def test_the_sides_that_are_given_are_shown() -> None:
+    stored, sides = pictures(), torch.arange(COUNT) % 3 == 0
+    inputs, _ = augmented(stored, targets(), flip="alternating", sides=sides)
+    assert torch.equal(inputs, torch.where(sides.view(-1, 1, 1, 1), stored.flip(-1), stored).float())
 
 
 def test_a_flip_mirrors_about_half_of_the_pictures() -> None:

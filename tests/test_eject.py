@@ -37,9 +37,12 @@ from goodfit.config import Layer
 from goodfit.data import cifar
 from goodfit.eject.layout import expression
 from goodfit.eject.script import write_program
+from goodfit.eject.specialize import Specializer
+from goodfit.eject.values import CannotWriteError
 from goodfit.errors import CodeNeededError, ConfigError, FileError, Interrupted
 from goodfit.models.own import own_model
 from goodfit.signals import StopSignals
+from goodfit.training import ema, muon
 from goodfit.training.own import OwnCode
 from goodfit.user_code import load_code
 from goodfit.workflows import Request, resume, train
@@ -265,6 +268,53 @@ def test_programs_end_with_the_runs_weights(tmp_path):
     assert "# >>> put your own data here <<<" in programs["regression"]
 
 
+# What small colour pictures are trained with by default, made small.
+COLOUR = {"model.name": "whitened-vgg", "model.widths": [4, 8, 8], "model.frozen": ["whitening.weight"]}
+COLOUR |= {"optim.name": "muon", "optim.lr": 0.24, "optim.momentum": 0.6, "optim.iterations": 3, "schedule.name": "linear"}
+COLOUR |= {"augment.crop": 2, "augment.flip": "alternating", "train.label_smoothing": 0.2, "train.precision": "bf16"}
+
+
+def test_programs_of_small_colour_pictures_end_with_the_runs_weights(tmp_path, monkeypatch):
+    cifar10 = COLOUR | {"data.name": "cifar10", "data.root": str(tmp_path), "train.epochs": 3, "train.batch_size": 50}
+    grey = {"data.name": "digits", "model.name": "whitened-vgg", "model.widths": [4], "model.activation": "relu"}
+    grey |= {"optim.name": "muon", "optim.weight_decay": 0.1, "augment.flip": "alternating", "augment.crop": 0}
+    place = ("--data", str(tmp_path))
+    cases = {
+        "cifar10": Case(cifar10, arguments=place, changes=write_cifar(tmp_path, monkeypatch)),
+        "grey": Case(grey | {"train.epochs": 2, "train.accumulate": 2}),
+    }
+    programs = check_same_weights(cases, tmp_path)
+    for program in programs.values():
+        for line in (
+            "class Muon(Optimizer):",
+            "whiten(model.whitening, normalize(some))",
+            "sides = first_sides[batch] ^ bool(epoch % 2)",
+        ):
+            assert program.count(line) == 1
+    assert "model.whitening.weight.requires_grad_(False)" in programs["cifar10"]
+
+
+def test_a_first_layer_is_not_whitened_again_where_training_goes_on(tmp_path):
+    pictures = tiny_pictures(60, side=12)
+    small = COLOUR | {"train.epochs": 1, "train.threads": 1, "train.batch_size": 8}
+    (tmp_path / "first").mkdir()
+    edit = put_data(*pictures, tmp_path)
+    first = train_case(Case(small, data={"train": pictures}, edit=edit), tmp_path / "first")
+    on = small | {"model.name": str(first.last), "model.frozen": [], "train.seed": 1, "optim.adam_lr": 0.01}
+    del on["model.widths"]
+    programs = check_same_weights({"on": Case(on, data={"train": pictures}, edit=edit)}, tmp_path)
+    assert "load_file(START)" in programs["on"]
+    assert "whiten(" not in programs["on"]
+
+
+def test_constants_of_one_name_from_two_modules_are_not_mixed_up():
+    specializer = Specializer(torch.device("cpu"))
+    specializer.keep(muon.orthogonal)
+    specializer.constants["EPS"] = ema
+    with pytest.raises(CannotWriteError, match="EPS of two modules"):
+        specializer.keep(muon.orthogonal, "again")
+
+
 SLOW = {
     name: settings
     for name, settings in CONFIGURATIONS.items()
@@ -290,6 +340,13 @@ def test_every_configuration_ends_with_the_runs_weights(name, tmp_path):
         {"schedule.name": "step", "model.dropout": 0.5},
         {"model.name": "convnet", "model.frozen": ["stem", "stage1"], "train.clip": 0.1},
         {"model.name": "cifar10-quick", "model.activation": "gelu", "train.batch_size": "full"},
+        {"optim.name": "muon", "optim.betas": [0.8, 0.9], "optim.adam_lr": 0.01, "train.clip": 0.3, "train.ema": 0.9},
+        {"optim.name": "muon", "model.hidden": [], "optim.weight_decay": 0.1, "train.precision": "fp16"},
+        {"optim.name": "muon", "model.name": "convnet", "model.freeze": True, "schedule.name": "constant"},
+        {"optim.name": "muon", "model.name": "resnet18", "model.width": 4, "model.frozen": ["conv1.weight", "layer1"]},
+        {"model.name": "whitened-vgg", "model.widths": [4], "model.depth": 1, "train.ema": 0.9, "optim.name": "sgd"},
+        {"model.name": "mlp", "augment.flip": "alternating", "data.val": 0.0, "schedule.name": "constant"},
+        {"augment.flip": "alternating", "augment.mixup": 0.2, "augment.rand": 0.4, "augment.cutout": 2},
     ],
     ids=str,
 )
@@ -433,6 +490,15 @@ class TwoInputs(nn.Module):
         return self.layer(a * b)
 
 
+class WithoutHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        return self.layer(inputs.flatten(1))
+
+
 OWN_DATA = """
 import random
 import numpy as np
@@ -478,6 +544,11 @@ def test_data_sets_given_from_python_become_marked_places(tmp_path):
         "limited": Case(small | {"data.max_train": 40}, data={"train": own_data["make"]("train")}, edit=as_own),
         "loader": Case({"model.name": "mlp"}, data={"train": DataLoader(own_data["make"]("train"), **loader)}, edit=as_own),
         "tensors": Case(small, data={"train": own_data["tensors"]()}, edit=as_tensors),
+        "whitened": Case(
+            {"model.name": "whitened-vgg", "model.widths": [4], "train.threads": 1},
+            data={"train": own_data["make"]("train")},
+            edit=as_own,
+        ),
         "loader of tensors": Case(
             {"model.name": "mlp"}, data={"train": DataLoader(own_data["tensors"](), **loader)}, edit=as_tensors
         ),
@@ -598,6 +669,12 @@ def test_what_is_not_built_is_refused_by_name(tmp_path):
     given = train_case(Case({"train.epochs": 1}, data={"train": ListOfPairs(pairs)}, own=own), tmp_path / "own")
     with pytest.raises(ConfigError, match="eject of data that code of your own reads is not built yet"):
         write_program(given, own)
+    (tmp_path / "head").mkdir()
+    own = OwnCode(own_model(type("WithoutHead", (WithoutHead,), {"__module__": "cell"})()))
+    of_muon = train_case(Case({"data.name": "digits", "optim.name": "muon", "train.epochs": 1}, own=own), tmp_path / "head")
+    with pytest.raises(ConfigError, match=r"has no `head`, with optim\.name = 'muon', is not built yet"):
+        write_program(of_muon)
+    assert "in model.layer.parameters()}" in write_program(of_muon, own)
     (tmp_path / "sampler").mkdir()
     sampled = train_case(Case({"model.name": "mlp"}, data=make_data("own loader", tmp_path)), tmp_path / "sampler")
     with pytest.raises(ConfigError, match="eject of a data loader whose own batches are 6 an epoch is not built yet"):

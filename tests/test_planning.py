@@ -47,7 +47,7 @@ def test_later_layers_win_over_earlier_ones_and_those_over_the_recipe() -> None:
 def test_every_value_has_a_source() -> None:
     plan = make({"train.epochs": 3})
     assert plan.sources.keys() >= plan.config.flat().keys()
-    assert set(plan.sources.values()) == {"default", "auto", "recipe auto: small-pictures", "layer 0", "layer 1"}
+    assert set(plan.sources.values()) == {"default", "auto", "recipe auto: small-colour-pictures", "layer 0", "layer 1"}
 
 
 def test_without_a_recipe_the_defaults_stand() -> None:

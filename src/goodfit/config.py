@@ -115,7 +115,7 @@ class ScheduleConfig(_OpenSection):
 class AugmentConfig(_Section):
     """Random changes of the training examples, drawn per example on the device."""
 
-    flip: bool = False  # left-right, half of the time
+    flip: bool | Literal["alternating"] = False  # left-right, half of the time; or every second epoch
     crop: Annotated[int, Field(ge=0, le=64)] = 0  # pixels of shift, each way
     fill: Literal["reflect", "zero"] = "reflect"  # of what a shift leaves empty
     cutout: Annotated[int, Field(ge=0, le=512)] = 0  # side of a blanked square, pixels

@@ -11,6 +11,7 @@ from goodfit.artefacts.model_file import Architecture, ModelFile
 from goodfit.config import Config, Layer, ModelConfig, merge
 from goodfit.data.dataset import Dataset, RawData, TargetScale
 from goodfit.data.examples import Examples
+from goodfit.data.picture_files import PictureFiles
 from goodfit.data.sources import Progress, read_data
 from goodfit.data.splits import build_dataset
 from goodfit.data.stream import batches_per_epoch
@@ -19,9 +20,9 @@ from goodfit.errors import CodeNeededError, ConfigError
 from goodfit.models import model_arguments
 from goodfit.models.outputs import OutputMeaning
 from goodfit.rehearsal import rehearse
-from goodfit.training.optimizers import default_learning_rate
+from goodfit.training.optimizers import default_learning_rate, optimizer_arguments
 from goodfit.training.own import OwnCode
-from goodfit.training.recipes import Recipe, load_recipe
+from goodfit.training.recipes import LEVELS, Recipe, load_recipe
 from goodfit.training.recipes.auto import auto_recipe
 from goodfit.training.schedules import schedule_arguments
 from goodfit.user_code import is_code
@@ -94,7 +95,7 @@ def make_plan(
     layers hold. Raises InputError for anything that cannot be done.
     """
     own = own or OwnCode()
-    recipe = None if recipe_name in (None, "auto") else load_recipe(recipe_name)
+    recipe = None if recipe_name in (None, *LEVELS) else load_recipe(recipe_name)
     start, layers = _model_file(layers)
     layers = _with_own_code(layers, own, start)
     _check_names(_merged(recipe, layers)[0], own)  # what is misspelt is said before data are read, or even fetched
@@ -102,7 +103,7 @@ def make_plan(
     if start and is_complete:
         dataset = _with_classes_of(start, dataset)
     if recipe is None and not is_complete:
-        recipe = auto_recipe(dataset, _chosen_model(layers))
+        recipe = auto_recipe(dataset, _chosen_model(layers), recipe_name or "auto")
     config, sources = _resolve(*_merged(recipe, layers), dataset, own)
     _check_accumulate(config, dataset)
     made = Plan(dataset, config, sources, recipe, _architecture(config, dataset), start, own, _same_examples(dataset))
@@ -182,6 +183,8 @@ def _same_examples(dataset: Dataset) -> tuple[str, ...]:
 def _is_same(inputs: Any, others: Any) -> bool:
     if isinstance(inputs, Examples):
         return isinstance(others, Examples) and inputs.source is others.source
+    if isinstance(inputs, PictureFiles):
+        return isinstance(others, PictureFiles) and inputs.survey.has_pictures_of(others.survey)
     return isinstance(others, torch.Tensor) and torch.equal(inputs, others)
 
 
@@ -265,6 +268,8 @@ def _resolve(config: Config, sources: dict[str, str], dataset: Dataset, own: Own
         values["model.outputs"] = _outputs(config, dataset)
     if own.optimizer is None:
         values["optim.lr"] = config.optim.lr or default_learning_rate(config.optim.name)
+        if sources["optim.momentum"] == "default":
+            values["optim.momentum"] = optimizer_arguments(config.optim.name).get("momentum", 0.0)
     if own.schedule is None:
         defaults = schedule_arguments(config.schedule.name) | config.schedule.arguments
         values |= {f"schedule.{key}": value for key, value in defaults.items()}

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import model_path
 from goodfit.data.augment import Augmentation
-from goodfit.data.dataset import SplitName
+from goodfit.data.dataset import Dataset, SplitName
 from goodfit.data.examples import Examples
 from goodfit.data.image_transform import ImageTransform
 from goodfit.data.stream import StreamLoader, first_examples, make_loader
 from goodfit.devices import sum_dtype
 from goodfit.distributed import Ranks
-from goodfit.errors import ConfigError, DataError, DeviceError, unknown_name
+from goodfit.errors import ConfigError, DataError, DeviceError, in_python_words, unknown_name
 from goodfit.evaluation.evaluate import TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
-from goodfit.models import may_draw
+from goodfit.models import fit_first_layer, may_draw
 from goodfit.planning import Plan
 from goodfit.rehearsal import build_own_loss, build_parts, make_optimizer
 from goodfit.training.ema import MovingAverage
@@ -29,11 +29,15 @@ from goodfit.training.own import OwnSchedule, checked_factor, is_schedule_of_ste
 from goodfit.training.schedules import Schedule, build_schedule, constant
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Step, Trainer
+from goodfit.training.updates import OptimizerUpdate, make_update
 
 __all__ = ["Session", "make_session", "make_state"]
 
 # Where the run was made does not belong in the model file: equal runs give equal files.
 NOT_RECORDED = ("data.name", "data.root", "train.device", "train.threads", "data.processes", "data.budget", "data.timeout")
+
+
+FITTED_ON = 500  # examples, of a first layer that follows the data
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,12 +75,14 @@ class Session:
         """Make `rate` the learning rate of what is to come, which the schedule goes on to scale."""
         self.trainer.set_learning_rate(rate)
 
+    @in_python_words()
     def evaluate(self, split: SplitName = "val") -> Evaluation:
         """Measure the model as it is now on a split; raise ConfigError where the data have none of that name."""
         if split not in self.plan.dataset.splits:
             raise ConfigError(unknown_name("split", split, self.plan.dataset.splits))
         return evaluate(self.trained_model(), self.plan.dataset.splits[split], split, self.ranks)
 
+    @in_python_words()
     def pictures(self, step: int = 0) -> tuple[Tensor, list[str]]:
         """Return the pictures (N, C, H, W) that the model sees at a step, from 0 to 1, and the name of what each shows.
 
@@ -91,6 +97,7 @@ class Session:
         low, high = inputs.min(), inputs.max()  # how they were normalised is not known
         return ((inputs - low) / (high - low).clamp(min=1e-12)).cpu(), _named(targets, dataset.classes)
 
+    @in_python_words(out="path=")
     def save(self, path: str | Path) -> Path:
         """Write the model as it is now to a model file, and return its path."""
         target = model_path(path)
@@ -192,6 +199,7 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
         reseeds_libraries=plan.own.model is not None or plan.own.loss is not None,
         ranks=ranks,
         stop_asked=stop_asked,
+        make_update=OptimizerUpdate if plan.own.optimizer is not None or plan.own.schedule is not None else make_update,
     )
     return Session(plan, trainer, ranks, device)
 
@@ -201,6 +209,8 @@ def make_state(plan: Plan, device: torch.device) -> RunState:
     config, own, precision = plan.config, plan.own, plan.config.train.precision
     inputs, _ = first_examples(plan.dataset, 1, config.train.seed)
     parts = build_parts(own, config, inputs, plan.start, plan.architecture)
+    if plan.start is None and not plan.own.model:
+        fit_first_layer(plan.architecture.name, parts.module, lambda: _some_inputs(plan.dataset))
     try:
         model = parts.module.to(device)
     except torch.OutOfMemoryError as error:
@@ -221,6 +231,19 @@ def make_state(plan: Plan, device: torch.device) -> RunState:
         weight_sum=torch.zeros((), dtype=sum_dtype(device), device=device),
         schedule=OwnSchedule(parts.schedule, optimizer) if has_schedule else None,
     )
+
+
+def _some_inputs(dataset: Dataset) -> Tensor:
+    """Return training examples (N, ...) from all over the split, as the model sees them."""
+    split = dataset.train
+    rows = split.rows[:: max(1, len(split) // FITTED_ON)][:FITTED_ON]
+    if isinstance(split.inputs, Examples):
+        inputs, _ = split.inputs.head(rows.tolist(), FITTED_ON, 0)
+        assert isinstance(inputs, Tensor)
+        return inputs
+    inputs = dataset.transform.normalize(split.inputs.index_select(0, rows.to(split.inputs.device)).cpu())
+    assert isinstance(inputs, Tensor)
+    return inputs
 
 
 def _make_loss(plan: Plan, device: torch.device) -> Loss:

@@ -1,6 +1,7 @@
 """Measuring a finished model on data: its own run's, or others with the same classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from goodfit.data.splits import choose_rows, encode_parts, make_splits
 from goodfit.devices import choose_device, choose_threads, computing
 from goodfit.errors import ConfigError, DataError
 from goodfit.evaluation.evaluate import evaluate
-from goodfit.evaluation.metrics import Evaluation
+from goodfit.evaluation.metrics import ClassificationEvaluation, Evaluation
+from goodfit.evaluation.views import check_views, with_views
 from goodfit.models.own import OwnModel
 
 __all__ = ["DATA_KEYS", "evaluate_model"]
@@ -41,17 +43,21 @@ def evaluate_model(
     layers: Sequence[Layer] = (),
     progress: Progress | None = None,
     own: OwnModel | None = None,
+    tta: bool = False,
 ) -> Evaluation:
     """Return the metrics of a model file, or a run folder's best, on one split of `data`.
 
     Without `data` they are the run's own, split as for its training. Other data that bring no such split are evaluated
-    whole, and the result's `split` is then "all". Each use of the run's own test split is written down.
-    Raises DataError where data and model do not fit.
+    whole, and the result's `split` is then "all". Each use of the run's own test split is written down. With `tta` the result
+    has another one in it, of test-time augmentation. Raises DataError where data and model do not fit, and ConfigError where
+    training showed the model no other views of a picture.
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; choose from: {', '.join(SPLITS)}")
     path = model / "best.safetensors" if model.is_dir() else model
     file = ModelFile.load(path)
+    if tta:
+        check_views(file.transform, file.classes, file.training["configuration"])
     run = Run(path.parent) if (path.parent / "config.toml").is_file() else None
     if data is None and run is None:
         raise DataError(
@@ -68,7 +74,14 @@ def evaluate_model(
     device, settings = choose_device(config.train.device), config.train
     # With the run's own number of threads its result comes out again, bit for bit.
     with computing(device, choose_threads(settings.threads), settings.deterministic):
-        return evaluate(file.trained_model(device, own), chosen, name)
+        trained = file.trained_model(device, own)
+        result = evaluate(trained, chosen, name)
+        if tta:
+            viewed = evaluate(with_views(trained, file.training["configuration"]), chosen, name)
+            assert isinstance(result, ClassificationEvaluation)
+            assert isinstance(viewed, ClassificationEvaluation)
+            result = replace(result, tta=viewed)
+        return result
 
 
 def _configuration(file: ModelFile, run: Run | None, layers: Sequence[Layer]) -> Config:

@@ -14,6 +14,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a run folder (its best).")],
     data: Annotated[str | None, typer.Argument(help="Data with the model's classes.", show_default="the run's own")] = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="test, val or train.")] = "test",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Also by test-time augmentation: the mean over flipped and shifted views.")
+    ] = False,
     code: CodeOption = None,
     data_root: RootOption = None,
     set_: SetOption = None,
@@ -25,7 +28,7 @@ def evaluate(
 
     with make_screen(json) as screen:
         flags = {"--data-root": ("data.root", str(data_root.absolute()) if data_root else None)}
-        result = evaluate_model(model, data, split, layers(flags, set_), screen.progress, read_code(code))
+        result = evaluate_model(model, data, split, layers(flags, set_), screen.progress, read_code(code), tta)
         if json:
             print_json(result.to_json())
         else:

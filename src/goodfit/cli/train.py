@@ -18,7 +18,9 @@ TargetOption = Annotated[str | None, typer.Option(metavar="COL", help="The colum
 ModelOption = Annotated[
     str | None, typer.Option(metavar="M", help="A model's name, a model file to go on from, or code of your own: net.py:Net.")
 ]
-RecipeOption = Annotated[str | None, typer.Option(metavar="R", help="A preset by name.", show_default="auto")]
+RecipeOption = Annotated[
+    str | None, typer.Option(metavar="R", help="fast, auto, best, or a preset by name.", show_default="auto")
+]
 EpochsOption = Annotated[str | None, typer.Option(metavar="N", help="Times through the training data.")]
 BatchSizeOption = Annotated[str | None, typer.Option(metavar="N|full", help="Examples of one update.")]
 OptimizerOption = Annotated[str | None, typer.Option(metavar="O", help="An optimiser of torch.optim, such as sgd or adamw.")]

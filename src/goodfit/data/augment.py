@@ -6,6 +6,7 @@ Geometry works on stored bytes; colour, cutout and mixing on normalised numbers.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from goodfit.data.transforms import Transform
 from goodfit.randomness import address, generator
 
-__all__ = ["Augmentation"]
+__all__ = ["Augmentation", "alternating_sides", "shift"]
 
 # What one random change of `rand` does at strength 1; each example gets one of them, from -1 to 1 times this.
 ROTATION = math.pi / 6  # radians
@@ -34,7 +35,7 @@ class Augmentation:
     geometry or colour per example in the spirit of RandAugment (Cubuk et al. 2020) and TrivialAugment (2021).
     """
 
-    flip: bool = False
+    flip: bool | Literal["alternating"] = False
     crop: int = 0
     fill: Literal["reflect", "zero"] = "reflect"
     cutout: int = 0
@@ -58,12 +59,22 @@ class Augmentation:
         return not (self.needs_pictures or self.mixes)
 
     def __call__(
-        self, stored: Tensor, targets: Tensor, transform: Transform, *, num_classes: int, seed: int, step: int, part: slice
+        self,
+        stored: Tensor,
+        targets: Tensor,
+        transform: Transform,
+        *,
+        num_classes: int,
+        seed: int,
+        step: int,
+        part: slice,
+        sides: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return model inputs and targets of one batch.
 
-        `stored` (n, ...) are the examples `part` of the batch, `targets` (N,) all of them. Targets come back as (N,),
-        or as (N, num_classes) probabilities where examples were mixed.
+        `stored` (n, ...) are the examples `part` of the batch, `targets` (N,) all of them; `sides` (N,) says which are flipped
+        where that alternates, see `alternating_sides`. Targets come back as (N,), or as (N, num_classes) probabilities where
+        examples were mixed.
         """
         if self.is_nothing:
             return transform.normalize(stored), targets
@@ -71,9 +82,10 @@ class Augmentation:
         count = len(targets)
         if self.crop:
             shifts = torch.randint(0, 2 * self.crop + 1, (2, count), generator=draws)[:, part]
-            stored = _shift(stored, self.crop, self.fill, *shifts.to(stored.device))
+            stored = shift(stored, self.crop, self.fill, *shifts.to(stored.device))
         if self.flip:
-            flipped = (torch.rand(count, generator=draws) < 0.5)[part].to(stored.device)
+            flipped = torch.rand(count, generator=draws) < 0.5 if sides is None else sides
+            flipped = flipped[part].to(stored.device)
             stored = torch.where(flipped.view(-1, 1, 1, 1), stored.flip(-1), stored)
         if self.rand:
             kinds = torch.randint(0, NUM_CHANGES, (count,), generator=draws)[part]
@@ -104,8 +116,24 @@ class Augmentation:
         return inputs, torch.lerp(targets[partner], targets, kept)
 
 
-def _shift(pictures: Tensor, reach: int, fill: str, down: Tensor, right: Tensor) -> Tensor:
-    """Shift each picture (N, C, H, W) by up to `reach` pixels, filling the border by reflection or with zeros."""
+def alternating_sides(seed: int, epoch: int, positions: Tensor, count: int) -> Tensor:
+    """Say which of the examples at `positions` (N,) among `count` are flipped: half of them at first, and then in turn.
+
+    In two epochs a model sees both sides of each picture, which is worth more than as many that are drawn (Jordan 2024).
+    """
+    return _first_sides(seed, count)[positions] ^ bool(epoch % 2)
+
+
+@lru_cache(maxsize=1)
+def _first_sides(seed: int, count: int) -> Tensor:
+    return torch.rand(count, generator=generator(seed, "flip")) < 0.5
+
+
+def shift(pictures: Tensor, reach: int, fill: str, down: Tensor, right: Tensor) -> Tensor:
+    """Shift each picture (N, C, H, W) by up to `reach` pixels, filling the border by reflection or with zeros.
+
+    `down` and `right` (N,) are from 0 to 2 * `reach`, of which `reach` is no shift.
+    """
     height, width = pictures.shape[-2:]
     if fill == "zero":
         padded = F.pad(pictures, (reach, reach, reach, reach))

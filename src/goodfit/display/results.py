@@ -19,14 +19,20 @@ if TYPE_CHECKING:
     from goodfit.prediction import PredictionResult
     from goodfit.verification import Verification
 
-__all__ = ["PredictionLines", "describe_evaluation", "describe_run", "headline", "list_runs", "resume_command"]
+__all__ = ["PredictionLines", "describe_evaluation", "describe_run", "headline", "headlines", "list_runs", "resume_command"]
 
 MOST_CLASSES = 20  # in a table; of more, the worst are shown
 MOST_CONFUSION = 12
 MOST_INPUT_WIDTH = 40
 
 
-def headline(evaluation: "Evaluation", width: int) -> list[Text]:
+def headlines(evaluation: "Evaluation", width: int) -> list[Text]:
+    """Say the result of one split in a line, and that of test-time augmentation, where there is one, in another."""
+    tta = getattr(evaluation, "tta", None)
+    return headline(evaluation, width) + (headline(tta, width, "with tta") if tta else [])
+
+
+def headline(evaluation: "Evaluation", width: int, label: str = "") -> list[Text]:
     """Say the result of one split in a line."""
     from goodfit.evaluation.metrics import ClassificationEvaluation
 
@@ -40,7 +46,7 @@ def headline(evaluation: "Evaluation", width: int) -> list[Text]:
         first = f"rmse {number(evaluation.rmse)}"
         r2 = "undefined, as the targets do not vary" if evaluation.r2 is None else f"{evaluation.r2:.3f}"
         rest = f" on {count(evaluation.n)}, mae {number(evaluation.mae)}, R² {r2}"
-    lines = field(evaluation.split, f"{first}{rest}, loss {loss_number(evaluation.loss)}", width)
+    lines = field(label or evaluation.split, f"{first}{rest}, loss {loss_number(evaluation.loss)}", width)
     lines[0].highlight_words([first], "bold")
     return lines
 

@@ -136,7 +136,7 @@ class Display:
     def show_evaluation(self, evaluation: "Evaluation") -> None:
         """Show a result with its tables."""
         width = self._console.width
-        self._print([*results.headline(evaluation, width), *results.describe_evaluation(evaluation, width)])
+        self._print([*results.headlines(evaluation, width), *results.describe_evaluation(evaluation, width)])
 
     def show_prediction(self, result: "PredictionResult") -> None:
         """Show one prediction, or why there is none."""

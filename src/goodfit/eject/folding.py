@@ -205,6 +205,10 @@ def prune(body: list[ast.stmt], wanted: Sequence[str] = ()) -> list[ast.stmt]:
         for node in ast.walk(module):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 loads[node.id] = loads.get(node.id, 0) + 1
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_harmless(node.value):
+                title = node.targets[0].id  # what is made of itself alone is of no use yet
+                own = sum(isinstance(each, ast.Name) and each.id == title for each in ast.walk(node.value))
+                loads[title] = loads.get(title, 0) - own
         stores = _stored(module)
         for title in stores:
             loads[title] = loads.get(title, 0) - stores[title]

@@ -4,7 +4,8 @@ import ast
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from goodfit.data import augment, splits
-from goodfit.data.augment import Augmentation
+from goodfit.data.augment import Augmentation, _first_sides, alternating_sides
 from goodfit.data.dataset import Part
 from goodfit.data.image_transform import ImageTransform
 from goodfit.data.loader import Batch, Loader
@@ -20,11 +21,11 @@ from goodfit.data.stream import first_examples
 from goodfit.data.tensor_transform import TensorTransform
 from goodfit.data.transforms import Normalization
 from goodfit.distributed import Ranks
-from goodfit.eject.blocks import run_block
+from goodfit.eject.blocks import give_name, run_block
 from goodfit.eject.folding import WHOLE, prune
 from goodfit.eject.layout import expression
-from goodfit.eject.sources import docstring_sentence, function_tree
-from goodfit.eject.specialize import Specializer
+from goodfit.eject.sources import function_tree
+from goodfit.eject.specialize import Rule, Specializer
 from goodfit.eject.stand_ins import has_place, is_unknown
 from goodfit.eject.values import CannotWriteError, Code, Frame, Row, Static, Value, lift, name, parse
 from goodfit.evaluation.calibration import CalibrationBins
@@ -38,13 +39,22 @@ from goodfit.session import Session
 from goodfit.training import optimizers, schedules
 from goodfit.training.ema import MovingAverage
 from goodfit.training.losses import CrossEntropy
+from goodfit.training.muon import muon_groups
 from goodfit.training.optimizers import optimizer_arguments
 from goodfit.training.own import OwnLoss, OwnSchedule, _is_one_column
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Trainer
+from goodfit.training.updates import OptimizerUpdate
 
-__all__ = ["Knowledge", "know"]
+__all__ = ["SCHEDULE", "Knowledge", "know", "member_of"]
 
+# Of functions whose docstring does not suit the program, or that have none.
+SCHEDULE = "Return the factor on the learning rate at a step, counted from 0."
+ABOUT = {
+    "schedule": SCHEDULE,
+    "draw": "Return the positions, ascending, of `take` random examples of each stratum.",
+    "backward_part": "Add the gradient of a part of the batch; return its share of the loss, and the outputs.",
+}
 VARIABLES = {
     "model": "nn.Module",
     "optimizer": "torch.optim.Optimizer",
@@ -122,7 +132,7 @@ def know(session: Session) -> Knowledge:
     _name_batches(known)
     _set_rules(known)
     _keep_functions(known)
-    known.specializer.about["schedule"] = docstring_sentence(schedules.build_schedule)
+    known.specializer.about |= ABOUT
     for function in (address, generator):  # first, for all else draws through them
         known.specializer.keep(function, "", known.specializer.kept[function][1])
     return known
@@ -131,6 +141,7 @@ def know(session: Session) -> Knowledge:
 def _name_state(known: Knowledge) -> None:
     trainer, names = known.session.trainer, known.specializer.objects
     state = trainer.state
+    trainer.update = OptimizerUpdate(state.optimizer)  # which any other is the same as, to the last bit
     names |= {id(state.model): Code(name("model")), id(state.optimizer): Code(name("optimizer"))}
     names |= {id(trainer.parameters): Code(name("parameters")), id(trainer.base_rates): Code(name("base_rates"))}
     if state.scaler.is_enabled():
@@ -150,7 +161,8 @@ def _name_settings(known: Knowledge) -> None:
     attributes[id(trainer.loader), "batch_size"] = known.constant("BATCH_SIZE", plan.batch_size)
     if plan.own.optimizer is None:
         rate = known.constant("LEARNING_RATE", float(plan.config.optim.lr or 0))
-        known.specializer.repeated["base_rates"] = rate
+        if set(trainer.base_rates) == {rate.value}:
+            known.specializer.repeated["base_rates"] = rate
     if settings.accumulate > 1:
         attributes[id(trainer), "parts"] = known.constant("ACCUMULATE", settings.accumulate, "parts of a batch")
     if settings.clip:
@@ -185,6 +197,25 @@ def _name_batches(known: Knowledge) -> None:
         specializer.facts |= {"targets.is_floating_point()": Static(is_float), "outputs.shape[1]": Static(columns)}
 
 
+def _loop_rules(specializer: Specializer) -> dict[Any, Rule]:
+    """Return the rules for what a step takes from the loop around it."""
+
+    def sides(given: Sequence[Value], _named: Mapping[str, Value], out: list[ast.stmt]) -> Value:
+        found = specializer.inline(alternating_sides, [given[0], Code(name("epoch")), *given[2:]], {}, out)
+        return give_name(specializer, "sides", found, out)
+
+    def rate(given: Sequence[Value], named: Mapping[str, Value], out: list[ast.stmt]) -> Value:
+        specializer.inline(Trainer._set_learning_rate, given, named, out)
+        return Static(None)  # the rate is for the log
+
+    return {
+        Loader.positions: lambda *_: Code(name("batch")),
+        alternating_sides: sides,
+        _first_sides: lambda *_: Code(name("first_sides")),
+        Trainer._set_learning_rate: rate,
+    }
+
+
 def _set_rules(known: Knowledge) -> None:
     specializer, session = known.specializer, known.session
     stored, targets = torch.empty(0), torch.empty(0)
@@ -192,6 +223,7 @@ def _set_rules(known: Knowledge) -> None:
     batch = Batch(stored, targets, WHOLE)
     no_flags: Value = Row((Static(False), Static(False)))
     whole, nothing = (lambda *_: Static(WHOLE)), (lambda *_: Static(None))
+    specializer.rules |= _loop_rules(specializer)
     specializer.rules |= {
         Loader.__call__: lambda *_: Static(batch),
         Ranks.slice: whole,
@@ -263,8 +295,24 @@ def _schedule_step(session: Session) -> Value:
 
 def _head(model: nn.Module) -> Value:
     path, _ = find_head(model)
-    parts = "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in path.split("."))
-    return Row((Static(path), Code(parse(f"model{parts}"))))
+    member = member_of(model, path)
+    if not member:
+        raise CannotWriteError(f"the head {path!r} is not written")
+    return Row((Static(path), Code(parse(member))))
+
+
+def member_of(model: nn.Module, path: str) -> str:
+    """Return how the program names a part of the model, or a parameter; empty for one with a name that Python does not take."""
+    text = "model"
+    for place, part in enumerate(path.split(".") if path else []):
+        owner = model.get_submodule(".".join(path.split(".")[:place]))
+        if part.isdecimal() and isinstance(owner, nn.Sequential | nn.ModuleList):
+            text += f"[{part}]"
+        elif part.isidentifier() and not iskeyword(part):
+            text += f".{part}"
+        else:
+            return ""
+    return text
 
 
 def _keep_functions(known: Knowledge) -> None:
@@ -279,11 +327,12 @@ def _keep_functions(known: Knowledge) -> None:
         splits._apportion: ("", {}),
         splits._draw: ("", {"seed": seed}),
         ImageTransform.normalize: ("normalize", {"self": transform}),
-        augment._shift: ("", {"fill": Static(trainer.augmentation.fill)}),
+        augment.shift: ("", {"fill": Static(trainer.augmentation.fill)}),
         augment._reflected: ("", {}),
         augment._change: ("", {}),
         augment._blank: ("", {}),
         augment._box: ("draw_box", {}),
+        muon_groups: ("", {}),
     }
     if plan.own.schedule is None:
         specializer.kept[trainer.schedule] = ("schedule", {})
@@ -294,6 +343,10 @@ def _keep_functions(known: Knowledge) -> None:
     specializer.kept |= {shape: ("", {}) for shape in schedules.SCHEDULES.values()}
     specializer.kept[schedules.step] = ("stairs", {})  # there is a variable of that name
     if trainer.augmentation != Augmentation():
+        if trainer.augmentation.flip != "alternating":
+            mixing["sides"] = Static(None)
+        elif replace(trainer.augmentation, flip=False).is_nothing:
+            mixing["step"] = Static(None)  # nothing is drawn in a step
         specializer.kept[Augmentation.__call__] = ("augment", {**mixing, "seed": seed, "part": Static(WHOLE)})
     if plan.config.train.accumulate > 1:
         specializer.kept[Trainer._backward_part] = ("backward_part", {"self": Static(trainer)})

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["WIDTH", "class_lines", "docstring", "expression", "statements"]
+__all__ = ["WIDTH", "docstring", "expression", "statements"]
 
 WIDTH = 100
 OPERATORS = {
@@ -120,10 +120,12 @@ def _bare(node: ast.expr) -> str:
 def _slice(lower: ast.expr | None, upper: ast.expr | None, step: ast.expr | None) -> str:
     ends = [expression(end) if end else "" for end in (lower, upper)]
     simple = all(
-        end is None or isinstance(end, ast.Name | ast.Constant | ast.UnaryOp | ast.Attribute) for end in (lower, upper)
+        end is None or isinstance(end, ast.Name | ast.Constant | ast.UnaryOp | ast.Attribute) for end in (lower, upper, step)
     )
     text = (":" if simple else " : ").join(ends).strip()
-    return f"{text}:{expression(step)}" if step else text
+    if not step:
+        return text
+    return f"{text}{':' if simple else ' : ' if upper else ': '}{expression(step)}"
 
 
 def _arguments(call: ast.Call) -> str:
@@ -161,7 +163,7 @@ def statements(body: Sequence[ast.stmt], depth: int = 0) -> list[str]:
     lines: list[str] = []
     for node in body:
         indent = " " * 4 * depth
-        lines += [f"{indent}{comment}" for comment in getattr(node, "before", ())]
+        lines += _comments(getattr(node, "before", ()), indent)
         head, inner = _statement(node)
         after = getattr(node, "after", "")
         if after and len(indent + head + after) + 2 > WIDTH:
@@ -179,21 +181,12 @@ def statements(body: Sequence[ast.stmt], depth: int = 0) -> list[str]:
     return lines
 
 
-def class_lines(tree: ast.ClassDef) -> list[str]:
-    """Return a class whose body is a docstring and methods."""
-    bases = f"({', '.join(map(expression, tree.bases))})" if tree.bases else ""
-    lines = [f"class {tree.name}{bases}:"]
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            lines += ["", *(f"    @{expression(each)}" for each in node.decorator_list)]
-            returns = f" -> {expression(node.returns)}" if node.returns else ""
-            lines.append(f"    def {node.name}({ast.unparse(node.args)}){returns}:")
-            start = 1 if ast.get_docstring(node) else 0
-            lines += docstring(ast.get_docstring(node) or "", "        ")
-            lines += statements(node.body[start:], 2)
-        else:
-            lines += docstring(ast.get_docstring(tree) or "", "    ")
-    return lines
+def _comments(comments: Sequence[str], indent: str) -> list[str]:
+    """Return comments as lines, filled anew where one of them is too long."""
+    if all(len(indent + comment) <= WIDTH for comment in comments):
+        return [f"{indent}{comment}" for comment in comments]
+    text = " ".join(comment.removeprefix("#").strip() for comment in comments)
+    return [f"{indent}# {line}" for line in textwrap.wrap(text, WIDTH - len(indent) - 2)]
 
 
 def docstring(text: str, indent: str = "    ") -> list[str]:

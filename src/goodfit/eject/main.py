@@ -4,11 +4,12 @@ import ast
 import re
 
 from goodfit.artefacts.run import START, Run
+from goodfit.data.augment import _first_sides as draw_first_sides
 from goodfit.data.loader import Loader, steps_per_epoch
 from goodfit.eject.data import DataSection
 from goodfit.eject.knowledge import Knowledge
 from goodfit.eject.layout import expression, statements
-from goodfit.eject.model import optimizer_lines, preparation_lines, training_mode_lines
+from goodfit.eject.model import first_layer_lines, optimizer_lines, preparation_lines, training_mode_lines
 from goodfit.eject.values import Code, Static, Value, lift, literal, name, parse
 from goodfit.randomness import reseed
 from goodfit.training.losses import CrossEntropy, class_weights
@@ -56,7 +57,7 @@ def main_section(known: Knowledge, run: Run, data: DataSection, step: list[str])
             '    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")',
             "    torch.use_deterministic_algorithms(True)",
         ]
-    lines += ["", *data.lines, "", *_model_lines(known, run, step), "", *_epochs(known, data, step)]
+    lines += ["", *data.lines, "", *_model_lines(known, run, data.noun, step), "", *_epochs(known, data, step)]
     return lines
 
 
@@ -65,7 +66,7 @@ def _about_main(validates: bool) -> str:
     return f"Train{chosen}, test and save."
 
 
-def _model_lines(known: Knowledge, run: Run, step: list[str]) -> list[str]:
+def _model_lines(known: Knowledge, run: Run, noun: str, step: list[str]) -> list[str]:
     session = known.session
     architecture, config = session.plan.architecture, session.plan.config
     lines = ["    # The first weights are a function of the seed.", *_seeding(known)]
@@ -77,6 +78,7 @@ def _model_lines(known: Knowledge, run: Run, step: list[str]) -> list[str]:
     if session.plan.start:
         known.constant("START", str((run.path / START).absolute()), "the weights that training goes on from")
         lines.append("    model.load_state_dict(load_file(START))")
+    lines += first_layer_lines(known, noun)
     lines += preparation_lines(known)
     if session.device.type != "cpu":
         lines.append("    model.to(DEVICE)")
@@ -123,7 +125,8 @@ def _epochs(known: Knowledge, data: DataSection, step: list[str]) -> list[str]:
     order = known.assigned(Loader._shuffle, "self._order", given)
     step = [*_taken(known, data), *_skips(known), *step]
     uses_step = re.search(r"(?<![.\w])step\b", "\n".join(step)) is not None
-    lines = ["    best_loss, best_weights = math.inf, {}"] if validates else []
+    lines = _side_lines(known)
+    lines += ["    best_loss, best_weights = math.inf, {}"] if validates else []
     lines += ["    epochs_since_best = 0"] if patience and validates else []
     lines += ["    for epoch in range(EPOCHS):", *training_mode_lines(known), "        loss_sum = weight_sum = 0.0"]
     lines += [f"        order = {order}", *_batches(known, uses_step), *step]
@@ -162,6 +165,16 @@ def _epochs(known: Knowledge, data: DataSection, step: list[str]) -> list[str]:
         ]
     weights = f"{{key: tensor.contiguous() for key, tensor in {module}.state_dict().items()}}"
     return [*lines, f"    weights = {weights}", '    save_file(weights, "model.safetensors")']
+
+
+def _side_lines(known: Knowledge) -> list[str]:
+    """Return the statements that draw which pictures are flipped at first, where that alternates."""
+    if known.session.trainer.augmentation.flip != "alternating":
+        return []
+    seed = known.specializer.attributes[id(known.session.trainer), "seed"]
+    body, drawn = known.run(draw_first_sides, {"seed": seed, "count": Code(parse("len(train_targets)"))})
+    start = statements([*body, ast.Assign([name("first_sides")], lift(drawn))], 1)
+    return ["    # Half of the pictures are flipped in the first epoch, the others in the second, and so on.", *start]
 
 
 def _taken(known: Knowledge, data: DataSection) -> list[str]:

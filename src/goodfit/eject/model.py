@@ -8,19 +8,33 @@ from typing import Any
 
 from torch import nn
 
-from goodfit.eject.knowledge import Knowledge
-from goodfit.eject.layout import WIDTH, class_lines, docstring, expression, statements
+from goodfit.eject.knowledge import Knowledge, member_of
+from goodfit.eject.layout import WIDTH, docstring, expression, statements
+from goodfit.eject.own_data import is_own
+from goodfit.eject.signatures import class_lines
 from goodfit.eject.sources import class_tree, docstring_sentence, function_tree
 from goodfit.eject.specialize import Rule
 from goodfit.eject.values import Code, Frame, Row, Static, Value, lift, literal, name, parse
 from goodfit.errors import ConfigError
-from goodfit.models import MODELS, external
+from goodfit.models import MODELS, convnet, external, whitened_vgg
 from goodfit.models.freezing import find_head, freeze_body, freeze_parts, set_training
 from goodfit.models.resnet import BasicBlock, build_resnet18
 from goodfit.models.sequential import NotDescribable, describe_layers
+from goodfit.session import _some_inputs
+from goodfit.training.muon import orthogonal
 from goodfit.training.optimizers import build_optimizer, optimizer_arguments
 
-__all__ = ["model_section", "optimizer_lines", "preparation_lines", "training_mode_lines"]
+__all__ = ["first_layer_lines", "model_section", "optimizer_lines", "preparation_lines", "training_mode_lines"]
+
+
+# The functions that build the blocks of a family, and what is said of them.
+BLOCKS = {
+    "convnet": (convnet._block, "Return a convolution, and what follows it."),
+    "whitened-vgg": (
+        whitened_vgg._block,
+        "Return a convolution that begins by passing on what comes in, and what follows it.",
+    ),
+}
 
 
 def model_section(known: Knowledge) -> list[str]:
@@ -42,6 +56,8 @@ def model_section(known: Knowledge) -> list[str]:
         layers = describe_layers(known.session.model.requires_grad_(True))
     except NotDescribable as error:
         raise ConfigError(f"eject of this model is not built yet: {error}") from error
+    if architecture.name in BLOCKS:
+        layers = _with_blocks(known, layers)
     start = _initialization(known) if architecture.name != "sequential" else []
     network = _layers(layers, "    model = " if start else "    return ")
     return [
@@ -51,6 +67,42 @@ def model_section(known: Knowledge) -> list[str]:
         *statements(start, 1),
         *(["    return model"] if start else []),
     ]
+
+
+def _with_blocks(known: Knowledge, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the layers with a call of the block's function for each block."""
+    architecture = known.session.plan.architecture
+    build, about = BLOCKS[architecture.name]
+    known.specializer.about["block"] = about
+    known.specializer.keep(build, "block", {key: Static(value) for key, value in architecture.arguments.items()})
+    found = []
+    for layer in layers:
+        if layer["layer"] == "Sequential":
+            blocks = [{each["name"]: each.get("arguments") for each in block["layers"]} for block in layer["layers"]]
+            calls = [
+                f"block({block['conv']['in_channels']}, {block['conv']['out_channels']}, pooled={'pool' in block})"
+                for block in blocks
+            ]
+            layer = {**layer, "layers": [{"name": str(place), "text": call} for place, call in enumerate(calls)]}
+        found.append(layer)
+    return found
+
+
+def first_layer_lines(known: Knowledge, noun: str) -> list[str]:
+    """Return the statements that give a first layer that follows the data its weights."""
+    plan, specializer = known.session.plan, known.specializer
+    if plan.architecture.name != "whitened-vgg" or plan.start:
+        return []
+    examples = Code(name("train_rows" if is_own(known) else f"train_{noun}"))
+    specializer.facts |= {
+        f"{ast.unparse(examples.node)}.rows": examples,
+        "layer.get_parameter('bias')": Code(parse("layer.bias")),
+    }
+    some = known.assigned(_some_inputs, "rows", {"split": examples})
+    specializer.keep(whitened_vgg.whiten)
+    inputs = "gather(train_set, some)[0]" if is_own(known) else "normalize(some)"
+    about = f"    # The first layer is made to whiten patches of {noun} from all over the training split."
+    return [about, f"    some = {some}", f"    whiten(model.whitening, {inputs})"]
 
 
 def _layers(layers: list[dict[str, Any]], head: str) -> list[str]:
@@ -65,7 +117,7 @@ def _layers(layers: list[dict[str, Any]], head: str) -> list[str]:
         end = "" if as_keywords or not is_named else ")"
         inner = indent + " " * 4 if is_named else indent
         one = f"{inner}{start}{_one_line(layer)}{end},"
-        if layer["layer"] == "Sequential" and len(one) > WIDTH:
+        if layer.get("layer") == "Sequential" and len(one) > WIDTH:
             nested = _layers(layer["layers"], f"{inner}{start}")
             nested[-1] += f"{end},"
             lines += nested
@@ -78,6 +130,8 @@ def _layers(layers: list[dict[str, Any]], head: str) -> list[str]:
 
 
 def _one_line(layer: Mapping[str, Any]) -> str:
+    if "text" in layer:
+        return str(layer["text"])
     if layer["layer"] == "Sequential":
         inner = layer["layers"]
         if all(each["name"] == str(place) for place, each in enumerate(inner)):
@@ -192,7 +246,12 @@ def _timm(known: Knowledge) -> list[str]:
 def preparation_lines(known: Knowledge) -> list[str]:
     """Return the statements that freeze what is not trained."""
     model, config = {"model": Code(name("model"))}, known.session.plan.config.model
-    body = known.run(freeze_parts, {**model, "names": Static(list(config.frozen))})[0] if config.frozen else []
+    parts = [member_of(known.session.model, path) for path in config.frozen]
+    body: list[ast.stmt] = []
+    if all(parts):
+        body = ast.parse("\n".join(f"{part}.requires_grad_(False)" for part in parts)).body
+    else:
+        body = known.run(freeze_parts, {**model, "names": Static(list(config.frozen))})[0]
     if config.freeze:
         body += known.run(freeze_body, model)[0]
     return statements(body, 1)
@@ -222,7 +281,10 @@ def optimizer_lines(known: Knowledge) -> list[str]:
     body, result = known.run(build_optimizer, given, wanted=("parameters",) if known.session.trainer.clip else ())
     made = lift(result)
     assert isinstance(made, ast.Call)
-    if not settings.weight_decay:
+    if settings.name == "muon":
+        known.specializer.keep(orthogonal)
+        body = [node for node in body if known.session.trainer.clip or not statements([node])[0].startswith("parameters = ")]
+    elif not settings.weight_decay:
         is_frozen = any(not parameter.requires_grad for parameter in known.session.model.parameters())
         body = [node for node in body if statements([node])[0].startswith("parameters = ")]
         body = body if is_frozen or known.session.trainer.clip else []

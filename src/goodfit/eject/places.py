@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from goodfit.eject.knowledge import Knowledge
+from goodfit.eject.knowledge import SCHEDULE, Knowledge
 from goodfit.eject.layout import docstring, expression
 from goodfit.eject.values import literal
 from goodfit.training.own import OwnLoss
@@ -43,8 +43,7 @@ def places(known: Knowledge) -> list[list[str]]:
         head = "def make_schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:"
         found.append(marked(head, "Return the scheduler of the learning rate.", "schedule", config.schedule.name))
     elif own.schedule is not None:
-        about = "Return the factor on the learning rate at a step, counted from 0."
-        found.append(marked("def schedule(step: int) -> float:", about, "schedule", config.schedule.name))
+        found.append(marked("def schedule(step: int) -> float:", SCHEDULE, "schedule", config.schedule.name))
     return found
 
 

@@ -9,10 +9,11 @@ from goodfit.eject.data import DataSection, data_section
 from goodfit.eject.evaluation import evaluation_section
 from goodfit.eject.facts import learning_rates_fit, read_session
 from goodfit.eject.knowledge import Knowledge, know
-from goodfit.eject.layout import WIDTH, class_lines, docstring, statements
+from goodfit.eject.layout import docstring, statements
 from goodfit.eject.main import main_section, step_lines
 from goodfit.eject.model import model_section
 from goodfit.eject.places import PLACE, places
+from goodfit.eject.signatures import class_lines, function_head
 from goodfit.eject.sources import class_tree, constant_source, docstring_sentence, function_tree
 from goodfit.eject.specialize import Function
 from goodfit.eject.values import CannotWriteError, literal, name
@@ -20,6 +21,7 @@ from goodfit.errors import ConfigError
 from goodfit.models.outputs import in_float32, prediction_of
 from goodfit.session import Session
 from goodfit.training.ema import MovingAverage
+from goodfit.training.muon import Muon
 from goodfit.training.own import OwnCode
 
 __all__ = ["write_program"]
@@ -32,7 +34,10 @@ IMPORTS = {
     "os": "import os",
     "random": "import random",
     "OrderedDict": "from collections import OrderedDict",
-    "Mapping": "from collections.abc import Mapping, Sequence",
+    "Callable": "from collections.abc import Callable",
+    "Iterable": "from collections.abc import Iterable",
+    "Mapping": "from collections.abc import Mapping",
+    "Sequence": "from collections.abc import Sequence",
     "blake2b": "from hashlib import blake2b",
     "Path": "from pathlib import Path",
     "Any": "from typing import Any",
@@ -48,12 +53,14 @@ IMPORTS = {
     "load_digits": "from sklearn.datasets import load_digits",
     "Tensor": "from torch import Tensor",
     "nn": "from torch import nn",
-    "Dataset": "from torch.utils.data import Dataset, default_collate",
+    "Optimizer": "from torch.optim import Optimizer",
+    "Dataset": "from torch.utils.data import Dataset",
+    "default_collate": "from torch.utils.data import default_collate",
     "datasets": "from torchvision import datasets",
     "library": "from torchvision import models as library",
 }
 PACKAGES = {"sklearn": "scikit-learn", "torchvision": "torchvision", "timm": "timm", "polars": "polars", "PIL": "pillow"}
-LIBRARY = 10  # of these are Python's own
+LIBRARY = 13  # of these are Python's own
 
 
 def write_program(run: Run, own: OwnCode | None = None) -> str:
@@ -118,46 +125,42 @@ def _constants(known: Knowledge, body: str) -> str:
             lines += statements([node])
     if known.session.device.type != "cpu":
         lines.append(f'DEVICE = torch.device("{known.session.device}")')
-    lines += [constant_source(module, title) for title, module in known.specializer.constants.items() if title in used]
-    return "\n".join(lines)
+    found = [constant_source(module, title) for title, module in known.specializer.constants.items() if title in used]
+    return "\n".join([*lines, *dict.fromkeys(found)])
 
 
 def _imports(known: Knowledge, text: str) -> str:
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-    found = [line for title, line in list(IMPORTS.items())[:LIBRARY] if title in used]
-    others = [line for title, line in list(IMPORTS.items())[LIBRARY:] if title in used]
-    pairs = {
-        "from torch import Tensor": "from torch import nn",
-        "from PIL import Image": "from PIL import ImageOps",
-        "from safetensors.torch import load_file": "from safetensors.torch import save_file",
-    }
-    for first, second in pairs.items():
-        if first in others and second in others:
-            others[others.index(first)] = f"{first}, {second.rpartition(' ')[2]}"
-            others.remove(second)
-    plain = sorted((line for line in others if line.startswith("import")), key=str)
-    given = sorted((line for line in others if line.startswith("from")), key=str)
-    standard = [line for line in found if line.startswith("import")] + [line for line in found if line.startswith("from")]
+    lines = list(IMPORTS.items())
+    standard, others = (
+        _sorted_imports([line for title, line in part if title in used]) for part in (lines[:LIBRARY], lines[LIBRARY:])
+    )
     own = []
     if known.code_name:
         module, _, attribute = known.code_name.rpartition(":")
         own = ["", f"from {module.removesuffix('.py')} import {attribute}"]
-    return "\n".join([*standard, *([""] if standard else []), *plain, *given, *own])
+    return "\n".join([*standard, *([""] if standard else []), *others, *own])
+
+
+def _sorted_imports(lines: list[str]) -> list[str]:
+    """Return imports in their usual order, those from one module on one line."""
+    modules: dict[str, list[str]] = {}
+    for line in sorted(line for line in lines if line.startswith("from")):
+        module, _, title = line.partition(" import ")
+        modules.setdefault(module, []).append(title)
+    plain = sorted(line for line in lines if line.startswith("import"))
+    return [*plain, *(f"{module} import {', '.join(titles)}" for module, titles in modules.items())]
 
 
 def _function(title: str, function: Function) -> list[str]:
-    head = [f"def {title}({', '.join(function.parameters)}) -> {function.returns}:"]
-    if len(head[0]) > WIDTH:
-        inside = [f"    {', '.join(function.parameters)}"]
-        if len(inside[0]) > WIDTH:
-            inside = [f"    {parameter}," for parameter in function.parameters]
-        head = [f"def {title}(", *inside, f") -> {function.returns}:"]
+    head = function_head(title, function.parameters, function.returns)
     return [*head, *docstring(function.about), *statements(function.body, 1)]
 
 
 def _verbatim(known: Knowledge, text: str) -> list[list[str]]:
-    """Return what is taken over whole where the `text` uses it: the moving average, and what takes a module's outputs apart."""
+    """Return what is taken over whole: the moving average, Muon, and what the `text` uses to take a module's outputs apart."""
     found = [class_lines(class_tree(MovingAverage))] if known.session.state.ema else []
+    found += [class_lines(class_tree(Muon))] if isinstance(known.session.state.optimizer, Muon) else []
     for function, returns in ((prediction_of, "Tensor"), (in_float32, "Any")):
         if f"{function.__name__}(" in text:
             body = [node for node in function_tree(function).body[1:] if not _is_check(node)]

@@ -1,14 +1,43 @@
-"""Parameters, types and formatted texts, as a program writes them."""
+"""Classes, the heads of functions, types and formatted texts, as a program writes them."""
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from goodfit.eject.layout import expression
+from goodfit.eject.layout import WIDTH, docstring, expression, statements
 from goodfit.eject.values import Code, Static, Value
 
-__all__ = ["annotation_text", "joined_text", "parameters_of", "written_parameter"]
+__all__ = ["annotation_text", "class_lines", "function_head", "joined_text", "parameters_of", "written_parameter"]
+
+
+def class_lines(tree: ast.ClassDef) -> list[str]:
+    """Return a class whose body is a docstring and methods."""
+    bases = f"({', '.join(map(expression, tree.bases))})" if tree.bases else ""
+    lines = [f"class {tree.name}{bases}:"]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            lines += ["", *(f"    @{expression(each)}" for each in node.decorator_list)]
+            parameters = [_with_type(*parameter) for parameter in parameters_of(node)]
+            lines += function_head(node.name, parameters, expression(node.returns) if node.returns else "", "    ")
+            start = 1 if ast.get_docstring(node) else 0
+            lines += docstring(ast.get_docstring(node) or "", "        ")
+            lines += statements(node.body[start:], 2)
+        else:
+            lines += docstring(ast.get_docstring(tree) or "", "    ")
+    return lines
+
+
+def function_head(title: str, parameters: Sequence[str], returns: str, indent: str = "") -> list[str]:
+    """Return the lines that begin a function: on one line, else its parameters on another, else each on its own."""
+    end = f") -> {returns}:" if returns else "):"
+    line = f"{indent}def {title}({', '.join(parameters)}{end}"
+    if len(line) <= WIDTH:
+        return [line]
+    inside = [f"{indent}    {', '.join(parameters)}"]
+    if len(inside[0]) > WIDTH:
+        inside = [f"{indent}    {parameter}," for parameter in parameters]
+    return [f"{indent}def {title}(", *inside, f"{indent}{end}"]
 
 
 def annotation_text(text: str) -> str:
@@ -42,4 +71,11 @@ def written_parameter(parameter: str, annotation: str, function: Any) -> str:
     first, _, default = parameter.partition(" = ")
     kind = function.__globals__.get(annotation)
     annotation = "str" if getattr(kind, "__origin__", None) is Literal else annotation_text(annotation)
-    return f"{first}: {annotation}" + (f" = {default}" if default else "")
+    if default == "None":  # if the run gave it nothing it would be known
+        return f"{first}: {annotation.removesuffix(' | None')}"
+    return _with_type(parameter, annotation)
+
+
+def _with_type(parameter: str, annotation: str) -> str:
+    first, _, default = parameter.partition(" = ")
+    return (f"{first}: {annotation}" if annotation else first) + (f" = {default}" if default else "")

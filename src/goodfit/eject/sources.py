@@ -74,10 +74,12 @@ def docstring_sentence(function: Callable[..., Any]) -> str:
 
 def constant_source(module: Any, name: str) -> str:
     """Return the statement that gives a module's constant its value, with its comment."""
-    text = inspect.getsource(module)
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            line = text.splitlines()[node.lineno - 1]
+    lines = inspect.getsource(module).splitlines()
+    for node in ast.parse("\n".join(lines)).body:
+        if isinstance(node, ast.Assign) and name in ast.unparse(node.targets[0]).strip("()").split(", "):
+            line, above = lines[node.lineno - 1], lines[node.lineno - 2]
             code, _, comment = line.partition("  # ")
+            if above.startswith("# ") and isinstance(node.targets[0], ast.Tuple):
+                return f"{above}\n{line}"
             return line if len(line) <= 100 or not comment else f"# {comment}\n{code}"
     raise AssertionError(f"{module.__name__} has no constant {name}")

@@ -39,7 +39,7 @@ from goodfit.eject.folding import (
 )
 from goodfit.eject.signatures import annotation_text, joined_text, parameters_of, written_parameter
 from goodfit.eject.sources import docstring_sentence, function_tree
-from goodfit.eject.values import Code, Frame, Row, Static, Value, lift, name
+from goodfit.eject.values import CannotWriteError, Code, Frame, Row, Static, Value, lift, name
 
 __all__ = ["Function", "Rule", "Specializer"]
 
@@ -216,7 +216,9 @@ class Specializer:
         if not is_plain:
             return Static(found, node)
         if scope and isinstance(node, ast.Name) and isinstance(found, int | float | list | dict):
-            self.constants[node.id] = sys.modules[scope["__name__"]]
+            module = self.constants.setdefault(node.id, sys.modules[scope["__name__"]])
+            if module.__name__ != scope["__name__"]:
+                raise CannotWriteError(f"{node.id} of two modules")
             return Static(found, node)
         return Static(found)
 
@@ -246,7 +248,8 @@ class Specializer:
             return owner
         if isinstance(index, Static) and isinstance(owner, Static) and not isinstance(owner.value, Tensor):
             found = owner.value[index.value]
-            written = ast.Subscript(lift(owner), lift(index), ast.Load()) if owner.node else None
+            is_ours = not isinstance(found, type)  # what torch has needs no table of ours
+            written = ast.Subscript(lift(owner), lift(index), ast.Load()) if owner.node and is_ours else None
             return found if isinstance(found, Value) else self._live(found, written)
         if isinstance(index, Static) and isinstance(owner, Row) and isinstance(index.value, int):
             return owner.items[index.value]
@@ -261,7 +264,8 @@ class Specializer:
             last = self.value(each, frame, out)
             if isinstance(last, Static):
                 if bool(last.value) is ends_with:
-                    return last if not left else Code(ast.BoolOp(operator, [*left, lift(last)]))
+                    is_settled = all(isinstance(each, ast.Compare) for each in left)
+                    return last if is_settled else Code(ast.BoolOp(operator, [*left, lift(last)]))
                 continue
             left.append(lift(last))
         if not left:
@@ -303,7 +307,7 @@ class Specializer:
         if is_of_ours(called):
             called = called.__call__
         plain = called.__func__ if isinstance(called, MethodType) else called
-        can_be_listed = isinstance(plain, FunctionType | type)
+        can_be_listed = isinstance(plain, FunctionType | type) or hasattr(plain, "cache_info")
         given = [Static(called.__self__), *arguments] if isinstance(called, MethodType) else arguments
         if can_be_listed and plain in self.rules:
             return self.rules[plain](given, keywords, out)
@@ -319,7 +323,7 @@ class Specializer:
         title = self.keep(function, title, known)
         places = list(parameters)
         given = [argument for place, argument in enumerate(arguments) if place >= len(places) or places[place] not in known]
-        needed = [key for key in keywords if key not in known and parameters[key].default is Parameter.empty]
+        needed = [key for key in keywords if key not in known and parameters[key].default in (Parameter.empty, None)]
         given += [keywords[key] for key in places if key in needed]
         left = [
             ast.keyword(key, lift(value))

@@ -81,6 +81,7 @@ class ClassificationEvaluation:
     ece: float
     per_class: tuple[ClassResult, ...] = field(repr=False)
     confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+    tta: "ClassificationEvaluation | None" = field(default=None, repr=False)  # with test-time augmentation, where asked for
 
     def summary(self) -> str:
         """Say the result in one line."""
@@ -107,6 +108,7 @@ class ClassificationEvaluation:
             "ece": self.ece,
             "per_class": [result.to_json() for result in self.per_class],
             "confusion": [list(row) for row in self.confusion],
+            **({"tta": self.tta.to_json()} if self.tta else {}),
         }
 
     @classmethod
@@ -122,6 +124,7 @@ class ClassificationEvaluation:
             ece=document["ece"],
             per_class=tuple(ClassResult.from_json(result) for result in document["per_class"]),
             confusion=tuple(tuple(row) for row in document["confusion"]),
+            tta=cls.from_json(document["tta"]) if document.get("tta") else None,
         )
 
 

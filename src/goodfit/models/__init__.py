@@ -1,10 +1,10 @@
 """The models by name: one literal dict of the built-in families, and the libraries that bring more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from goodfit.errors import ModelError, unknown_name
 from goodfit.models.arguments import Builder, check_arguments, default_arguments, needed_arguments
@@ -15,14 +15,16 @@ from goodfit.models.lenet import build_lenet
 from goodfit.models.mlp import build_mlp
 from goodfit.models.resnet import build_resnet18
 from goodfit.models.sequential import build_sequential
+from goodfit.models.whitened_vgg import build_whitened_vgg, whiten
 
-__all__ = ["LIBRARIES", "MODELS", "build_model", "may_draw", "model_arguments", "model_names", "model_needs"]
+__all__ = ["LIBRARIES", "MODELS", "build_model", "fit_first_layer", "may_draw", "model_arguments", "model_names", "model_needs"]
 
 MODELS: dict[str, Builder] = {
     "mlp": build_mlp,
     "lenet": build_lenet,
     "cifar10-quick": build_cifar_quick,
     "convnet": build_convnet,
+    "whitened-vgg": build_whitened_vgg,
     "resnet18": build_resnet18,
     "sequential": build_sequential,
 }
@@ -44,6 +46,14 @@ def build_model(name: str, *, input_shape: tuple[int, ...], num_outputs: int, ar
         arguments = {key: value for key, value in arguments.items() if key != "pretrained"}
     model: nn.Module = builder(tuple(input_shape), num_outputs, **check_arguments(name, builder, arguments))
     return model
+
+
+def fit_first_layer(name: str, model: nn.Module, inputs: Callable[[], Tensor]) -> None:
+    """Give a first layer that follows the data its weights, from what `inputs` returns (N, C, H, W); most models have none."""
+    if name == "whitened-vgg":
+        layer = model.get_submodule("whitening")
+        assert isinstance(layer, nn.Conv2d)
+        whiten(layer, inputs())
 
 
 def may_draw(name: str, model: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from goodfit.errors import ConfigError, unknown_name
+from goodfit.training.muon import Muon, muon_groups
 
 __all__ = ["OPTIMIZERS", "build_optimizer", "default_learning_rate", "optimizer_arguments"]
 
@@ -34,6 +35,7 @@ OPTIMIZERS = {
     "rmsprop": _Kind("RMSprop", 0.001),
     "rprop": _Kind("Rprop", 0.01),
     "asgd": _Kind("ASGD", 0.01),
+    "muon": _Kind("Muon", 0.02),
 }
 
 # Set by goodfit itself, or without effect on a run: ASGD's average of the weights, which begins at t0, is not used.
@@ -44,6 +46,11 @@ def _kind(name: str) -> _Kind:
     if name not in OPTIMIZERS:
         raise ConfigError(unknown_name("optimizer", name, OPTIMIZERS))
     return OPTIMIZERS[name]
+
+
+def _class(name: str) -> Any:
+    """Return an optimiser's class; torch's own Muon takes matrices alone, and no convolutions."""
+    return Muon if name == "muon" else getattr(torch.optim, _kind(name).name)
 
 
 def default_learning_rate(name: str) -> float:
@@ -67,17 +74,18 @@ def build_optimizer(
     there is one. Raises ConfigError for an unknown optimiser, or an argument that it does not have or take.
     """
     kind = _kind(name)
-    optimizer_class = getattr(torch.optim, kind.name)
-    values = dict(arguments or {})
-    if momentum:
+    optimizer_class = _class(name)
+    values, known = dict(arguments or {}), optimizer_arguments(name)
+    if momentum or "momentum" in known:
         values["momentum"] = momentum
     if weight_decay:
         values["weight_decay"] = weight_decay
-    known = optimizer_arguments(name)
     _check(name, values, known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters}]  # one where it can be: each costs a call in every step
-    if weight_decay:
+    if name == "muon":
+        groups = muon_groups(model, weight_decay)
+    elif weight_decay:
         large, small = ([p for p in parameters if (p.ndim > 1) is wanted] for wanted in (True, False))
         groups = [{"params": large, "weight_decay": weight_decay}, {"params": small, "weight_decay": 0.0}]
     elif "weight_decay" in known:  # AdamW's own default is not zero
@@ -92,7 +100,7 @@ def build_optimizer(
 
 def optimizer_arguments(name: str) -> dict[str, Any]:
     """Return what an optimiser takes beside the learning rate, with the defaults; raise ConfigError for an unknown one."""
-    parameters = inspect.signature(getattr(torch.optim, _kind(name).name)).parameters.values()
+    parameters = inspect.signature(_class(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.name not in _RESERVED}
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from goodfit.data.augment import Augmentation
+from goodfit.data.augment import Augmentation, alternating_sides
 from goodfit.data.loader import Batch, Loader, steps_per_epoch
 from goodfit.data.stream import StreamLoader
 from goodfit.data.transforms import Transform
@@ -22,6 +23,7 @@ from goodfit.randomness import reseed
 from goodfit.training.losses import Loss
 from goodfit.training.schedules import Schedule
 from goodfit.training.state import RunState, SkippedStep
+from goodfit.training.updates import OptimizerUpdate, Update
 from goodfit.user_code import blame, said
 
 __all__ = ["Step", "Trainer"]
@@ -66,8 +68,10 @@ class Trainer:
     reseeds_libraries: bool = False  # Python's and numpy's generators too, from which code of the user's may draw
     ranks: Ranks = field(default_factory=Ranks)
     stop_asked: Callable[[], bool] = _never
+    make_update: Callable[[Optimizer], Update] = OptimizerUpdate
 
     def __post_init__(self) -> None:
+        self.update = self.make_update(self.state.optimizer)
         self.parameters = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.base_rates: list[float] = [group["initial_lr"] for group in self.state.optimizer.param_groups]
 
@@ -91,7 +95,7 @@ class Trainer:
         inputs, targets, mine = self._examples(index)
         if self.draws:
             reseed(self.seed, "module", index, self.ranks.rank, libraries=self.reseeds_libraries)
-        state.optimizer.zero_grad(set_to_none=True)
+        self.update.forget()
         weight = self.loss.weight(targets)
         is_short = False
         try:
@@ -105,13 +109,15 @@ class Trainer:
         if self.clip:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        if state.ema:
-            state.ema.update(index)
         if state.scaler.is_enabled():  # what overflows in fp16 is the scaler's business
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
             weight = weight * torch.isfinite(loss)
             loss = torch.nan_to_num(loss, nan=0.0, posinf=0.0, neginf=0.0)
+        else:
+            self.update()
+        if state.ema:
+            state.ema.update(index)
         state.add_loss(loss, weight)
         self._end_step(index)
         return Step(index, loss, rate, stop, predictions)
@@ -194,12 +200,20 @@ class Trainer:
             seed=self.seed,
             step=index,
             part=batch.part,
+            sides=self._sides(index),
         )
         if batch.part != mine:
             inputs = inputs[mine]
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, targets, mine
+
+    def _sides(self, index: int) -> Tensor | None:
+        """Return which examples of the batch are flipped, where that alternates from epoch to epoch."""
+        if self.augmentation.flip != "alternating":
+            return None
+        positions = self.loader.positions(index)
+        return alternating_sides(self.seed, index // self.loader.steps_per_epoch, positions, len(self.loader.rows))
 
     def _backward(self, inputs: Inputs, targets: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of this rank's examples, in as many parts as the memory asks for.

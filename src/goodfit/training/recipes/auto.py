@@ -1,10 +1,11 @@
-"""The recipe `auto`: what a person gets by default, chosen from the data alone."""
+"""The recipe `auto`: what a person gets by default, chosen from the data alone; `fast` and `best` on either side of it."""
 
 from dataclasses import replace
 from typing import Any
 
 from goodfit.data.dataset import Dataset
 from goodfit.data.examples import Examples
+from goodfit.errors import ConfigError
 from goodfit.training.recipes import Recipe, load_recipe
 from goodfit.user_code import is_code
 
@@ -13,15 +14,22 @@ __all__ = ["auto_recipe"]
 LARGEST_SMALL_PICTURE = 64  # pixels a side
 
 
-def auto_recipe(dataset: Dataset, model: str | None = None) -> Recipe:
+def auto_recipe(dataset: Dataset, model: str | None = None, level: str = "auto") -> Recipe:
     """Return the recipe for the kind and size of the data, and for `model` if that is already chosen.
 
     The number of epochs falls with the number of examples, from the recipe's `max_epochs` to its `min_epochs`, so that
     training sees about `examples` of them; the batch grows with it, from `min_batch` to `max_batch`, at about
     `steps_per_epoch` to the epoch. A model other than the recipe's own has the optimiser of `table`, which suits most.
+    Raises ConfigError for a level that there is no evidence for.
     """
     shape = dataset.transform.input_shape
     recipe, table = load_recipe(_name(shape, model)), load_recipe("table")
+    if level != "auto":
+        if level not in recipe.levels:
+            raise ConfigError(
+                f"the recipe {level!r} is not built yet for {dataset.name} ({recipe.name}); use auto, and --epochs"
+            )
+        recipe = recipe.levels[level]
     values = dict(recipe.values)
     if recipe.name != "own-model" and model not in (None, recipe.values["model.name"]):
         # The learning rate for a network with batch normalisation makes one without it diverge.
@@ -30,10 +38,10 @@ def auto_recipe(dataset: Dataset, model: str | None = None) -> Recipe:
         values = _without(values, "augment.")
     elif recipe.name != "table":
         # Colour pictures are of things, and things have no handedness; digits do.
-        values["augment.flip"] = shape[0] == 3
+        values["augment.flip"] = values.get("augment.flip", True) if shape[0] == 3 else False
     if dataset.task == "regression":
         values.pop("train.label_smoothing", None)
-    return replace(recipe, name=f"auto: {recipe.name}", values=values | _sizes(recipe.sizing, len(dataset.train)))
+    return replace(recipe, name=f"{level}: {recipe.name}", values=values | _sizes(recipe.sizing, len(dataset.train)))
 
 
 def _name(shape: tuple[int, ...], model: str | None) -> str:
@@ -41,7 +49,10 @@ def _name(shape: tuple[int, ...], model: str | None) -> str:
         return "own-model"
     if model == "mlp" or len(shape) != 3 or shape[0] not in (1, 3):
         return "table"
-    return "small-pictures" if max(shape[1:]) <= LARGEST_SMALL_PICTURE else "pictures"
+    if max(shape[1:]) > LARGEST_SMALL_PICTURE:
+        return "pictures"
+    is_colour = shape[0] == 3 and model != "convnet"
+    return "small-colour-pictures" if is_colour or model == "whitened-vgg" else "small-pictures"
 
 
 def _sizes(sizing: dict[str, int], count: int) -> dict[str, Any]:
