@@ -118,6 +118,11 @@ def checkpoints(seen: Seen) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in seen.run.checkpoints.iterdir())
 
 
+def decoded(_: Seen) -> bool:
+    """Whether the pixels lie on the disk; what does not fit is read from the pictures."""
+    return any(path.stat().st_size > 30 * 3 * 8 * 8 for path in Path("cache").rglob("*") if path.is_file())
+
+
 def transform(key: str) -> Callable[[Seen], Any]:
     return lambda seen: in_file("transform")(seen).to_json()[key]
 
@@ -255,7 +260,7 @@ KEYS = {
         2, lambda _: len(list(Path().glob("process-*"))), (0, 2), FOLDER | {"data.processes": 1}, counted_processes
     ),
     "data.timeout": Case(1e-6, input_shape, ((3, 8, 8), re.compile("took too long at 'class")), TWO, counted_processes),
-    "data.budget": Case(1e-9, input_shape, ((3, 8, 8), re.compile("data.budget")), FOLDER, folder),
+    "data.budget": Case(1e-9, decoded, (True, False), FOLDER, folder),
     "transform.mean": Case(0.25, transform("mean")),
     "transform.std": Case([0.5, 0.25, 0.125], transform("std")),
     "model.name": Case("convnet", in_file("architecture", "name"), ("mlp", "convnet")),
@@ -307,6 +312,9 @@ KEYS = {
     "model.width (convnet)": Case(4),
     "model.depth (convnet)": Case(3),
     "model.dropout (convnet)": Case(0.5),
+    "model.widths (whitened-vgg)": Case([4, 6], base={"model.widths": [4, 8]}),
+    "model.depth (whitened-vgg)": Case(1, base={"model.widths": [4, 6]}),
+    "model.activation (whitened-vgg)": Case("relu", base={"model.widths": [4, 6]}),
     "model.width (resnet18)": Case(2, base={"model.width": 4}),
     "model.small_stem (resnet18)": Case(False, base={"model.width": 2}),
     "optim.momentum (sgd)": Case(0.5),
@@ -333,6 +341,10 @@ KEYS = {
     "optim.step_sizes (rprop)": Case([0.05, 0.06]),
     "optim.lambd (asgd)": Case(0.5),
     "optim.alpha (asgd)": Case(0.1, base={"optim.lambd": 0.5}),
+    "optim.momentum (muon)": Case(0.5),
+    "optim.betas (muon)": Case([0.5, 0.6]),
+    "optim.iterations (muon)": Case(2),
+    "optim.adam_lr (muon)": Case(0.1),
     "schedule.final (linear)": Case(0.5, rates),
     "schedule.final (cosine)": Case(0.5, rates),
     "schedule.drops (step)": Case(1, rates),

@@ -215,6 +215,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_all_ranks_take_less_where_one_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(NET)

@@ -206,10 +206,11 @@ def test_a_killed_process_ends_the_run_and_leaves_no_other(monkeypatch: pytest.M
     monkeypatch.setattr(picture_files, "FEW", 0)
     monkeypatch.setattr(picture_files, "CHUNK", 1)  # of which few are read ahead
     settings = settings_for(NO_ROOM, {"train.batch_size": 2})
-    kill = AtStep(2, lambda: [os.kill(child, signal.SIGKILL) for child in children()])
+    others = children()  # such as the tracker that Python's multiprocessing leaves
+    kill = AtStep(2, lambda: [os.kill(child, signal.SIGKILL) for child in children() if child not in others])
     with pytest.raises(RunError, match=r"a process that decodes pictures died at '(cat|dog|eel)/\d+\.jpg'"):
         train_run(request(None, Path("hurt"), settings), silent(), kill)
-    assert not children()
+    assert children() == others
 
 
 SCRIPT = """

@@ -46,7 +46,8 @@ class Muon(Optimizer):
             change = self._orthogonal_step if group["orthogonal"] else self._adam_step
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    if group["weight_decay"]:
+                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     change(parameter, parameter.grad, group)
 
     def _orthogonal_step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
