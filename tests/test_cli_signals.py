@@ -17,6 +17,7 @@ from command import QUICK, Done, goodfit, write_pictures
 from goodfit.artefacts.checkpoint import newest_checkpoint
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+ONE_OF_THEM = [SIGNALS[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in SIGNALS[1:])]
 TWO_OF_THEM = [*SIGNALS[:2], *(pytest.param(*each, marks=pytest.mark.slow) for each in SIGNALS[2:])]
 LONG = ("digits", "--model", "mlp", "--epochs", "200", "--out", "my run")
 SMALL = ("--set", "data.max_train=100", "--set", "train.threads=1")
@@ -112,7 +113,7 @@ def test_before_the_run_nothing_was_started(number: signal.Signals, code: int, t
     assert [path.name for path in tmp_path.iterdir()] == ["endless.csv"]
 
 
-@pytest.mark.parametrize(("number", "code"), TWO_OF_THEM)
+@pytest.mark.parametrize(("number", "code"), ONE_OF_THEM)
 def test_while_training_a_checkpoint_is_saved_and_the_run_goes_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
     run = tmp_path / "my run"
     done = interrupt(number, lambda: has_logged(run), "train", *LONG, *SMALL)
@@ -199,9 +200,7 @@ def test_a_stop_is_clean_in_every_phase(phase: str, number: signal.Signals, code
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs to see what a process has loaded")
-@pytest.mark.parametrize(
-    ("number", "code"), [SIGNALS[0], *(pytest.param(*signals, marks=pytest.mark.slow) for signals in SIGNALS[1:])]
-)
+@pytest.mark.parametrize(("number", "code"), ONE_OF_THEM)
 def test_a_stop_is_clean_while_torch_is_imported(number: signal.Signals, code: int, tmp_path: Path) -> None:
     with started(sys.executable, "-m", "goodfit", "train", *LONG) as process:
         wait(process, lambda: b"libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_bytes())

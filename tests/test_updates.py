@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from goodfit.training.optimizers import build_optimizer
 from goodfit.training.updates import FusedSGD, OptimizerUpdate, make_update
@@ -17,6 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "nesterov with decay": {"momentum": 0.9, "weight_decay": 0.1, "arguments": {"nesterov": True}},
     "dampening": {"momentum": 0.5, "arguments": {"dampening": 0.3}},
     "decay": {"weight_decay": 0.1},
+    "maximised": {"momentum": 0.5},
 }
 
 
@@ -34,6 +36,7 @@ def give_gradients(module: nn.Module, step: int) -> None:
 def trained(kind: dict[str, Any], own: bool, skipped: int = -1, fused: bool = True) -> tuple[list[Tensor], Optimizer]:
     module = model()
     optimizer = build_optimizer("sgd", module, lr=0.1, fused=fused, **kind)
+    optimizer.param_groups[0]["maximize"] = kind is KINDS["maximised"]
     update = make_update(optimizer) if own else OptimizerUpdate(optimizer)
     assert isinstance(update, FusedSGD) is own
     for step in range(5):
@@ -89,12 +92,31 @@ def test_a_state_that_is_loaded_is_gone_on_from() -> None:
     "optimizer",
     [
         SGD(model().parameters(), lr=0.1),
-        SGD(model().parameters(), lr=0.1, fused=True, maximize=True),
         SGD([*model().parameters(), nn.Parameter(torch.zeros(2, dtype=torch.float64))], lr=0.1, fused=True),
         torch.optim.Adam(model().parameters(), fused=True),
         type("Own", (SGD,), {})(model().parameters(), lr=0.1, fused=True),
     ],
-    ids=["not fused", "maximised", "two dtypes", "Adam", "a class of its own"],
+    ids=["not fused", "two dtypes", "Adam", "a class of its own"],
 )
 def test_any_other_optimizer_takes_its_own_step(optimizer: Optimizer) -> None:
     assert isinstance(make_update(optimizer), OptimizerUpdate)
+
+
+def test_a_step_that_somebody_watches_is_the_optimizers_own() -> None:
+    module = model()
+    optimizer = SGD(module.parameters(), lr=0.1, fused=True)
+    update, seen = make_update(optimizer), []
+    assert isinstance(update, FusedSGD)
+    give_gradients(module, 0)
+    handle = optimizer.register_step_post_hook(lambda *_: seen.append("hook"))
+    update()
+    handle.remove()
+    update()
+    assert seen == ["hook"]
+    handle = register_optimizer_step_pre_hook(lambda *_: seen.append("global"))
+    update()
+    handle.remove()
+    assert seen == ["hook", "global"]
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    update()
+    scheduler.step()  # warns where it has seen no step

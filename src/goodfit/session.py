@@ -29,7 +29,7 @@ from goodfit.training.own import OwnSchedule, checked_factor, is_schedule_of_ste
 from goodfit.training.schedules import Schedule, build_schedule, constant
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Step, Trainer
-from goodfit.training.updates import OptimizerUpdate, make_update
+from goodfit.training.updates import make_update
 
 __all__ = ["Session", "make_session", "make_state"]
 
@@ -199,7 +199,7 @@ def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Se
         reseeds_libraries=plan.own.model is not None or plan.own.loss is not None,
         ranks=ranks,
         stop_asked=stop_asked,
-        make_update=OptimizerUpdate if plan.own.optimizer is not None or plan.own.schedule is not None else make_update,
+        make_update=make_update,
     )
     return Session(plan, trainer, ranks, device)
 

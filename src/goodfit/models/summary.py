@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
+from goodfit.devices import spare_the_compiler
 from goodfit.errors import ConfigError, ModelError
 from goodfit.inputs import Inputs, apply, call, tensors
 from goodfit.models import build_model, model_arguments
@@ -44,6 +45,7 @@ def summarize(model: nn.Module, inputs: Inputs) -> Summary:
 
     Neither the model nor the random state changes. Raises ModelError if the model cannot take the example.
     """
+    spare_the_compiler(_FlopCounterMode.__torch_dispatch__)
     model = copy.deepcopy(model)
     if not any(parameter.is_meta for parameter in model.parameters()):
         model.cpu()

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
+from goodfit.devices import spare_the_compiler
 from goodfit.errors import ConfigError, unknown_name
 from goodfit.training.muon import Muon, muon_groups
 
@@ -75,6 +77,7 @@ def build_optimizer(
     """
     kind = _kind(name)
     optimizer_class = _class(name)
+    spare_the_compiler(Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict, Optimizer.zero_grad)
     values, known = dict(arguments or {}), optimizer_arguments(name)
     if momentum or "momentum" in known:
         values["momentum"] = momentum

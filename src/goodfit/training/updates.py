@@ -1,7 +1,7 @@
 """What ends a step: gradients become changes of the weights.
 
 An optimiser of torch gathers, groups and checks its parameters anew in every step, which takes a tiny model longer than the
-arithmetic does. Where goodfit has made the optimiser, and so knows what it holds, its kernel is called at once.
+arithmetic does. Where that can change nothing its kernel is called at once.
 """
 
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 __all__ = ["FusedSGD", "OptimizerUpdate", "Update", "make_update"]
 
@@ -46,11 +47,13 @@ class FusedSGD:
 
     def __init__(self, optimizer: SGD) -> None:
         self.optimizer = optimizer
-        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Change the weights of each group in one call, and in another those that have their first gradient."""
+        if self._is_watched():
+            self.optimizer.step()
+            return
         state = self.optimizer.state
         for group in self.optimizer.param_groups:
             parameters: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -75,18 +78,30 @@ class FusedSGD:
             dampening=group["dampening"],
             nesterov=group["nesterov"],
             weight_decay=group["weight_decay"],
-            maximize=False,
+            maximize=group["maximize"],
             is_first_step=is_first_step,
         )
 
     def forget(self) -> None:
         """Leave no gradient behind."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _is_watched(self) -> bool:
+        """Whether somebody, such as a scheduler, would notice that the optimiser's own step is not taken."""
+        own = self.optimizer
+        return bool(
+            "step" in vars(own)
+            or own._optimizer_step_pre_hooks
+            or own._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+        )
 
 
 def make_update(optimizer: Optimizer) -> Update:
-    """Return the update of an optimiser that goodfit has made, and that nothing else is hooked on."""
+    """Return the leanest update that gives the optimiser's own numbers."""
     if type(optimizer) is SGD and all(_is_fused(group) for group in optimizer.param_groups):
         return FusedSGD(optimizer)
     return OptimizerUpdate(optimizer)
@@ -97,4 +112,4 @@ def _is_fused(group: dict[str, Any]) -> bool:
     parameters: list[nn.Parameter] = group["params"]
     first = parameters[0]
     alike = all((each.device, each.dtype) == (first.device, first.dtype) for each in parameters)
-    return bool(group["fused"]) and not group["maximize"] and alike
+    return bool(group["fused"]) and alike
