@@ -230,6 +230,13 @@ def test_programs_end_with_the_runs_weights(tmp_path):
     everything = {"augment.flip": True, "augment.crop": 1, "augment.mixup": 0.4, "train.accumulate": 2, "train.ema": 0.9}
     everything |= {"model.name": "convnet", "model.dropout": 0.2, "train.precision": "bf16", "train.clip": 1.0}
     everything |= {"train.label_smoothing": 0.1, "train.class_weights": "balanced", "schedule.warmup": 0.2}
+    everything |= {
+        "optim.name": "sgd",
+        "optim.lr": 0.2,
+        "optim.momentum": 0.9,
+        "optim.nesterov": True,
+        "optim.weight_decay": 5e-4,
+    }
     loss = OwnCode(own_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), loss=F.multi_margin_loss)
     own_loss = "import torch.nn.functional as functional\n    return functional.multi_margin_loss(outputs, targets)"
     cases = {

@@ -20,7 +20,6 @@ HEAVY = (
     "torchvision",
     "matplotlib",
     "polars",
-    "tensorboard.compat.tensorflow_stub",
 )
 
 
