@@ -14,6 +14,7 @@ import io
 import os
 import runpy
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -89,10 +90,16 @@ def main() -> None:
     print("| program | figure | note | here | each seed | seconds |\n| --- | --- | --- | --- | --- | --- |")
     for program in given.only:
         name, _, note = FIGURES[program]
-        runs = [measure(program, seed, given.data_root.absolute(), given.cifar.absolute()) for seed in range(given.seeds)]
+        runs = []
+        for seed in range(given.seeds):
+            runs.append(measure(program, seed, given.data_root.absolute(), given.cifar.absolute()))
+            print(f"{program}, seed {seed}: {runs[-1][0]:.1f}, {runs[-1][1]:.0f} s", file=sys.stderr, flush=True)
         figures, seconds = zip(*runs, strict=True)
         each = ", ".join(f"{figure:.1f}" for figure in figures)
-        print(f"| {program} | {name} | {note} | {statistics.mean(figures):.1f} | {each} | {statistics.median(seconds):.1f} |")
+        print(
+            f"| {program} | {name} | {note} | {statistics.mean(figures):.1f} | {each} | {statistics.median(seconds):.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
