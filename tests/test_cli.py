@@ -244,7 +244,7 @@ def test_dry_run_shows_each_value_and_its_source_and_writes_nothing(tmp_path: Pa
     assert shown["configuration"].keys() == shown["sources"].keys() >= Config().flat().keys()
     expected = {
         "train.early_stopping": (0, "default"),
-        "optim.momentum": (0.9, "recipe small-pictures"),
+        "optim.momentum": (0.6, "recipe small-pictures"),
         "train.seed": (3, "mine.toml"),
         "optim.weight_decay": (0.25, "mine.toml"),  # over the recipe
         "train.epochs": (2, "--epochs"),  # over the file

@@ -132,7 +132,8 @@ def test_training_goes_on_from_a_model_file(freeze: bool, tmp_path: Path) -> Non
 
 
 def test_fp16_scales_the_loss_and_is_not_fused() -> None:
-    half, full = session({"train.precision": "fp16"}), session()
+    sgd = {"optim.name": "sgd"}
+    half, full = session({"train.precision": "fp16"} | sgd), session(sgd)
     assert (half.state.scaler.is_enabled(), full.state.scaler.is_enabled()) == (True, False)
     assert (half.state.optimizer.defaults["fused"], full.state.optimizer.defaults["fused"]) == (None, True)
 
