@@ -120,3 +120,12 @@ def test_a_step_that_somebody_watches_is_the_optimizers_own() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
     update()
     scheduler.step()  # warns where it has seen no step
+
+
+def test_a_group_may_be_empty() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    update = make_update(SGD([{"params": [parameter]}, {"params": []}], lr=0.1, momentum=0.9, fused=True))
+    assert isinstance(update, FusedSGD)
+    parameter.grad = torch.ones(2)
+    update()
+    torch.testing.assert_close(parameter.detach(), torch.full((2,), 0.9))

@@ -7,7 +7,7 @@ arithmetic does. Where that can change nothing its kernel is called at once.
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -109,7 +109,5 @@ def make_update(optimizer: Optimizer) -> Update:
 
 def _is_fused(group: dict[str, Any]) -> bool:
     """Whether a group has the fused form, and tensors that one call can take."""
-    parameters: list[nn.Parameter] = group["params"]
-    first = parameters[0]
-    alike = all((each.device, each.dtype) == (first.device, first.dtype) for each in parameters)
-    return bool(group["fused"]) and alike
+    kinds = {(parameter.device, parameter.dtype) for parameter in group["params"]}
+    return bool(group["fused"]) and len(kinds) <= 1
