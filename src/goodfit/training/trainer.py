@@ -187,24 +187,23 @@ class Trainer:
         """Return this rank's augmented inputs, the whole batch's targets, and which of them are this rank's."""
         batch: Batch = self.loader(index)
         mine = self.ranks.slice(len(batch.targets))
-        if batch.is_ready and not self.channels_last:
-            return batch.inputs, batch.targets, mine
-        assert isinstance(batch.inputs, Tensor)
-        if batch.is_ready:
-            return batch.inputs.contiguous(memory_format=torch.channels_last), batch.targets, mine
-        inputs, targets = self.augmentation(
-            batch.inputs,
-            batch.targets,
-            self.transform,
-            num_classes=self.num_classes,
-            seed=self.seed,
-            step=index,
-            part=batch.part,
-            sides=self._sides(index),
-        )
-        if batch.part != mine:
-            inputs = inputs[mine]
+        inputs, targets = batch.inputs, batch.targets
+        if not batch.is_ready:
+            assert isinstance(inputs, Tensor)
+            inputs, targets = self.augmentation(
+                inputs,
+                targets,
+                self.transform,
+                num_classes=self.num_classes,
+                seed=self.seed,
+                step=index,
+                part=batch.part,
+                sides=self._sides(index),
+            )
+            if batch.part != mine:
+                inputs = inputs[mine]
         if self.channels_last:
+            assert isinstance(inputs, Tensor)
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, targets, mine
 
