@@ -156,6 +156,7 @@ def test_an_argument_that_is_not_possible_is_named(name: str, arguments: dict[st
     ("name", "input_shape", "message"),
     [
         ("lenet", (13,), "lenet needs pictures, and one example here has the shape 13; choose --model mlp"),
+        ("convnet", (), "convnet needs pictures, and one example here is a single number; choose --model mlp"),
         (
             "lenet",
             (1, 15, 99),

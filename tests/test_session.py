@@ -172,7 +172,8 @@ def test_its_methods_name_keywords_and_not_flags(tmp_path: Path, monkeypatch: py
     made, longer = session(), r'wait longer with settings=\{"data\.timeout": SECONDS\}$'
     monkeypatch.setattr("goodfit.session.evaluate", slow)
     monkeypatch.setattr(made.trainer, "batch", slow)
-    for method in (made.evaluate, made.pictures):
+    monkeypatch.setattr(made.trainer, "step", slow)
+    for method in (made.evaluate, made.pictures, lambda: next(made.steps())):
         with pytest.raises(DataError, match=longer):
             method()
     with pytest.raises(RunError, match=r"choose another path=$"):

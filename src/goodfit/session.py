@@ -69,7 +69,8 @@ class Session:
 
     def steps(self, until: int | None = None) -> Iterator[Step]:
         """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each."""
-        return self.trainer.steps(until)
+        with in_python_words():
+            yield from self.trainer.steps(until)
 
     def set_learning_rate(self, rate: float) -> None:
         """Make `rate` the learning rate of what is to come, which the schedule goes on to scale."""

@@ -124,7 +124,7 @@ def _step(session: Session, way: Way) -> float:
     session.state.step %= session.total_steps
     with computing(session.device, way.threads, session.plan.config.train.deterministic):
         started = time.perf_counter()
-        step = next(session.steps())
+        step = next(session.trainer.steps())
         float(step.loss)  # waits for the device
         return time.perf_counter() - started
 

@@ -15,8 +15,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "si
 def picture_shape(model: str, input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
     """Return (channels, height, width); raise ModelError if the input is no picture, or one with a side below `smallest`."""
     if len(input_shape) != 3:
-        shape = " x ".join(map(str, input_shape))
-        raise ModelError(f"{model} needs pictures, and one example here has the shape {shape}; choose --model mlp")
+        found = f"has the shape {' x '.join(map(str, input_shape))}" if input_shape else "is a single number"
+        raise ModelError(f"{model} needs pictures, and one example here {found}; choose --model mlp")
     channels, height, width = input_shape
     if min(height, width) < smallest:
         raise ModelError(
