@@ -29,7 +29,7 @@ from test_architecture import FILES, tree
 from test_cifar import array, batch, numbers
 from test_named import write_idx_split
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import Run
@@ -682,10 +682,26 @@ def test_what_is_not_built_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"has no `head`, with optim\.name = 'muon', is not built yet"):
         write_program(of_muon)
     assert "in model.layer.parameters()}" in write_program(of_muon, own)
-    (tmp_path / "sampler").mkdir()
-    sampled = train_case(Case({"model.name": "mlp"}, data=make_data("own loader", tmp_path)), tmp_path / "sampler")
-    with pytest.raises(ConfigError, match="eject of a data loader whose own batches are 6 an epoch is not built yet"):
-        write_program(sampled)
+
+
+@pytest.mark.parametrize(
+    ("loader", "order"),
+    [
+        (lambda pairs: DataLoader(pairs, 8, sampler=WeightedRandomSampler([1.0] * 60, 60)), "that of a sampler"),
+        (lambda pairs: DataLoader(pairs, 8), "every epoch alike"),
+        (lambda pairs: DataLoader(pairs, 8, shuffle=True, drop_last=True), "the last short batch left out"),
+        (lambda pairs: DataLoader(pairs, 8, shuffle=True), ""),
+    ],
+)
+def test_a_loader_with_an_order_of_its_own_is_refused(loader, order, tmp_path):
+    pairs = ListOfPairs([(torch.rand(4), row % 2) for row in range(60)])
+    data = {"train": loader(pairs), "val": pairs, "test": pairs}
+    run = train_case(Case({"model.name": "mlp", "train.epochs": 1}, data=data), tmp_path)
+    if not order:
+        assert "put your own data here" in write_program(run)
+        return
+    with pytest.raises(ConfigError, match=rf"a data loader with an order of its own \({order}\) is not built yet"):
+        write_program(run)
 
 
 def test_a_run_whose_batches_became_smaller_is_refused(tmp_path):

@@ -140,6 +140,8 @@ class Session:
     def _training_record(self) -> dict[str, Any]:
         plan = self.plan
         settings = {key: value for key, value in plan.config.flat().items() if key not in NOT_RECORDED}
+        inputs = plan.dataset.train.inputs
+        order = inputs.sampling.order if isinstance(inputs, Examples) else ""
         return {
             "data": plan.dataset.name,
             "fingerprint": plan.dataset.fingerprint,
@@ -148,7 +150,7 @@ class Session:
             "epochs": round(self.state.step / plan.steps_per_epoch, 6),
             "ranks": self.ranks.world,
             "configuration": settings,
-        }
+        } | ({"order": order} if order else {})
 
 
 def _named(targets: Tensor, classes: tuple[str, ...]) -> list[str]:

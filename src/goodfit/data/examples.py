@@ -34,6 +34,15 @@ class Sampling:
     drop_last: bool = False
     batch_sampler: Iterable[list[int]] | None = None  # the user's own, which is used as it is
 
+    @property
+    def order(self) -> str:
+        """What the user's order is, empty for goodfit's: each epoch shuffled anew, with every example once."""
+        if self.batch_sampler is not None:
+            return "that of a sampler"
+        if not self.shuffles:
+            return "every epoch alike"
+        return "the last short batch left out" if self.drop_last else ""
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:

@@ -83,6 +83,11 @@ def _plan_of(run: Run, file: ModelFile, own: OwnCode) -> Plan:
     targets = torch.zeros((), dtype=torch.int64 if file.classes else torch.float32)
     splits, parts = {}, {}
     _check_record(run, file)
+    if "order" in file.training:
+        raise ConfigError(
+            f"eject of a data loader with an order of its own ({file.training['order']}) is not built yet; "
+            "give the data set itself to get a program"
+        )
     for name, count in file.training["examples"].items():
         rows = torch.zeros((), dtype=torch.int64).expand(count)  # only their number counts
         splits[name] = Split(store.expand(count, *file.transform.input_shape), targets.expand(count), rows)
@@ -92,9 +97,7 @@ def _plan_of(run: Run, file: ModelFile, own: OwnCode) -> Plan:
     found = ModelFile.load(start) if start.exists() else None
     if file.architecture.is_code:
         own = replace(own, arguments=arguments)
-    made = Plan(dataset, config, {}, None, file.architecture, found, own)
-    _check_steps(file, made)
-    return made
+    return Plan(dataset, config, {}, None, file.architecture, found, own)
 
 
 def _check_head(run: Run, file: ModelFile) -> None:
@@ -115,16 +118,6 @@ def _check_record(run: Run, file: ModelFile) -> None:
     is_counted = "train" in counts and counts.keys() <= {"train", "val", "test"}
     if not (is_told and is_counted and all(type(count) is int and 0 < count < 1 << 40 for count in counts.values())):
         raise FileError(f"{str(run.last)!r} does not say what it was trained on; train the run anew to get a program")
-
-
-def _check_steps(file: ModelFile, made: Plan) -> None:
-    """Raise ConfigError where the epochs had another number of steps than goodfit's own order gives them."""
-    steps, epochs = file.training["steps"], file.training["epochs"]
-    if epochs and round(steps / epochs) != made.steps_per_epoch:
-        raise ConfigError(
-            f"eject of a data loader whose own batches are {round(steps / epochs)} an epoch is not built yet; it is built for "
-            f"goodfit's order, which has {made.steps_per_epoch}"
-        )
 
 
 def learning_rates_fit(run: Run, session: Session) -> bool:

@@ -25,7 +25,7 @@ def own_data_functions(known: Knowledge, parts: list[str]) -> list[str]:
     shape = ", ".join(map(str, dataset.transform.input_shape))
     about = (
         f"Return your own data set of the part {' or '.join(map(repr, parts))}, which gives pairs of ({shape}) float32 and "
-        f"{target}; a sampler of its own is not asked: the order is that of `main`."
+        f"{target}; the order is that of `main`."
     )
     seeding: list[ast.stmt] = []
     place: list[Value] = [Code(name("seed")), Static("example"), Code(name("epoch")), Code(name("row"))]
