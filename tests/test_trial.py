@@ -48,7 +48,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture(autouse=True)
 def _two_fast_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("goodfit.planning.choose_threads", lambda asked: asked or 2)
-    monkeypatch.setattr("goodfit.planning.choose_precision", lambda asked, _device: "bf16" if asked == "auto" else asked)
+    for module in ("planning", "trial"):
+        monkeypatch.setattr(f"goodfit.{module}.choose_precision", lambda asked, _device: "bf16" if asked == "auto" else asked)
 
 
 def make(**settings: Any) -> Plan:
@@ -71,6 +72,15 @@ def test_the_fastest_way_is_taken_and_said_in_one_line(fastest: Way, clock: Cloc
     assert len(said) == 1
     assert said[0].startswith("tried for a step: 2 threads, bf16 1e+03 ms, 1 thread, bf16 ")
     assert said[0].endswith(f"; taking {fastest}")
+
+
+def test_a_table_is_trained_in_float32_unless_the_trial_finds_bf16_faster(clock: Clock) -> None:
+    made = plan(request({"train": (np.zeros((120, 3), np.float32), [0, 1] * 60)}, Path("unused"), SETTINGS), silent())
+    assert chosen(made) == chosen(try_out(made, lambda _: None)) == Way(2, "fp32")
+    clock.seconds[Way(2, "bf16")] = 0.5
+    remembered = next((cache_directory().parent / "ways").iterdir())
+    remembered.unlink()
+    assert chosen(try_out(made, lambda _: None)) == Way(2, "bf16")
 
 
 def test_a_way_that_is_hardly_faster_is_not_taken(clock: Clock) -> None:

@@ -252,8 +252,8 @@ def _resolve(config: Config, sources: dict[str, str], dataset: Dataset, own: Own
     batch_size = len(dataset.train) if config.train.batch_size == "full" else int(config.train.batch_size)
     per_epoch = batches_per_epoch(dataset.train, batch_size)
     precision = config.train.precision
-    if precision == "auto" and (own.model or config.model.name == "sequential"):
-        precision = "fp32"  # what a module was not written for is not done to it unasked
+    if precision == "auto" and (own.model or config.model.name == "sequential" or len(dataset.transform.input_shape) == 1):
+        precision = "fp32"  # what a module was not written for is not done to it unasked; for a table's network bf16 is slower
     values: dict[str, Any] = {
         "data.task": dataset.task,
         "train.device": str(device),

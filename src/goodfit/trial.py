@@ -23,7 +23,7 @@ import torch
 from goodfit.artefacts.environment import CLASS_KEYS, describe_environment
 from goodfit.config import Layer, merge
 from goodfit.data.cache import cache_directory
-from goodfit.devices import computing
+from goodfit.devices import choose_precision, computing
 from goodfit.distributed import Ranks
 from goodfit.errors import RunError
 from goodfit.files import write_atomically
@@ -81,7 +81,7 @@ def _ways(plan: Plan) -> list[Way]:
     threads = {settings.threads, 1} if asked["train.threads"] == "auto" and settings.device == "cpu" else {settings.threads}
     precisions = {settings.precision}
     if asked["train.precision"] == "auto" and not plan.architecture.is_code and plan.architecture.name != "sequential":
-        precisions.add("fp32")
+        precisions |= {"fp32", choose_precision("auto", torch.device(settings.device))}
     ways = [Way(count, precision) for precision in precisions for count in threads]
     # The most promising first: on a machine that is busy, threads wait for each other.
     return sorted(ways, key=lambda way: (way != usual, way.precision != usual.precision, way.threads != 1))
