@@ -84,7 +84,9 @@ def measure(case: Case, rounds: int) -> tuple[dict[Way, float], str]:
         for way in ways if number % 2 else reversed(ways):
             seconds[way].append(step(sessions[way], way))
     plain = seconds[ways[0]]
-    ratios = {way: statistics.median(a / b for a, b in zip(plain[2:], taken[2:], strict=True)) for way, taken in seconds.items()}
+    ratios = {
+        way: statistics.median(a / b for a, b in zip(plain[2:], taken[2:], strict=True)) for way, taken in seconds.items()
+    }
     chosen = try_out(goodfit.trainer(data, **case.options).plan, lambda _: None).config.train
     return ratios, f"{chosen.precision}, {chosen.threads} thread{'s' * (chosen.threads > 1)}"
 
