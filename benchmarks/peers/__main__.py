@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.peers.accuracy import table_of_accuracy
+from benchmarks.peers.accuracy import AT_ONCE, table_of_accuracy
 from benchmarks.peers.contestants import CONTESTANTS, choose
 from benchmarks.peers.folder import table_of_folders
 from benchmarks.peers.loader import table_of_loaders
@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="of a turn; 1, and the tutorial's 10 for `accuracy`")
     parser.add_argument("--examples", type=int, help="train on so many at most")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, help="contestants")
-    parser.add_argument("--recipe", nargs="+", default=["cifar10-quick"], help="for `accuracy`")
+    parser.add_argument(
+        "--recipe", nargs="+", default=["cifar10-quick"], help=f"for `accuracy`; {AT_ONCE}: `fast`, for the tutorial's accuracy"
+    )
     parser.add_argument("--device", default="cpu")
     return parser
 
