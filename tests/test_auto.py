@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from harness import run_through
+from torch import nn
 
+import goodfit
 from goodfit.config import Layer
 from goodfit.errors import ConfigError
 from goodfit.planning import Plan, make_plan
-from goodfit.training.recipes import load_recipe
+from goodfit.training.recipes import LEVELS, load_recipe
 
 FEW = {"train.epochs": 1, "train.threads": 1, "checkpoint.every_seconds": 0.0}
 
@@ -52,6 +54,15 @@ def test_fast_takes_fewer_steps(channels: int, model: str) -> None:
     assert fast.config.model == auto.config.model
     assert auto.config.model.name == model
     assert [plan.recipe and plan.recipe.name.partition(":")[0] for plan in (fast, auto)] == ["fast", "auto"]
+
+
+def test_fast_trains_a_module_of_ones_own_for_fewer_epochs_at_a_higher_rate() -> None:
+    data = pictures(1)["train"]
+    fast, auto = (
+        goodfit.trainer(data, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), recipe=level) for level in LEVELS[:2]
+    )
+    assert fast.total_steps < auto.total_steps
+    assert fast.plan.config.optim.lr > auto.plan.config.optim.lr
 
 
 def test_best_takes_more_steps_of_a_wider_model() -> None:
