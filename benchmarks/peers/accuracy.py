@@ -17,7 +17,7 @@ Curve = list[tuple[float, float]]  # seconds of training so far with its tests, 
 
 AT_ONCE = "at-once"  # `fast` with a network half as wide, and 20,000 pictures once: the tutorial's accuracy as soon as can be
 SETTINGS = {"model.widths": [16, 64, 64], "data.max_train": 20_000}
-TUTORIALS = 2  # runs of the tutorial's program, in the first rounds: its time and accuracy hardly vary
+TUTORIALS = 1  # runs of the tutorial's program, in the first rounds: its time and accuracy hardly vary
 
 
 def table_of_accuracy(recipes: Sequence[str], request: Request, rounds: int) -> list[str]:
