@@ -114,7 +114,11 @@ def test_reading_ahead_is_bounded(folder, monkeypatch):
 
 @needs_proc
 def test_a_process_that_dies_is_an_error_that_names_the_picture(folder):
-    made = loader(split(folder))
+    pictures = split(folder)
+    waits = folder / pictures.name(int(loader(pictures).positions(3)[7]))
+    waits.unlink()
+    os.mkfifo(waits)  # to read it is to wait for ever, so that not everything can be read before they die
+    made = loader(pictures)
     made(0)
     for child in children():
         os.kill(child, signal.SIGKILL)
