@@ -91,8 +91,6 @@ def _named(*arguments: str) -> Callable[[argparse.Namespace, Path], list[str]]:
     return lambda options, _: ["train", *arguments, "--data-root", str(options.data_root)]
 
 
-AT_ONCE = ["--recipe", "fast", "--epochs", "1", "--set", "model.widths=[16,64,64]", "--set", "data.max_train=20000"]
-
 ROWS = [
     Row("digits", lambda *_: ["train"], "98% in 10 s"),
     Row("mnist", _named("mnist"), "99.3% in 45 s; 700 MB above import torch"),
@@ -103,7 +101,6 @@ ROWS = [
     Row("cifar10-quick", lambda options, _: ["train", str(options.cifar), "--recipe", "cifar10-quick"], "57.5% within 2"),
     Row("cifar10-lenet", lambda options, _: ["train", str(options.cifar), "--recipe", "cifar10-lenet"], "54.0% within 2"),
     Row("cifar10 fast", lambda options, _: ["train", str(options.cifar), "--recipe", "fast"], "86%"),
-    Row("cifar10 at once", lambda options, _: ["train", str(options.cifar), *AT_ONCE], "57.5% in 1/12 of the tutorial's time"),
     Row("breast cancer", _breast_cancer, "95%"),
     Row("adult-style table", _adult, "trains without a hint"),
 ]

@@ -45,6 +45,7 @@ CASES = {
 }
 PRECISIONS, FORMATS = ("fp32", "bf16"), (torch.contiguous_format, torch.channels_last)
 Way = tuple[str, torch.memory_format, int]
+WAYS: list[Way] = list(itertools.product(PRECISIONS, FORMATS, sorted({choose_threads(0), 1}, reverse=True)))
 
 
 def made_up(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +78,7 @@ def measure(case: Case, rounds: int) -> tuple[dict[Way, float], str]:
     """Return how many times as fast each way is as torch's defaults, and what `auto` takes."""
     data = made_up(case)
     formats = FORMATS if len(case.shape) > 1 and case.options.get("recipe") != "mnist-mlp" else FORMATS[:1]
-    ways = list(itertools.product(PRECISIONS, formats, sorted({choose_threads(0), 1}, reverse=True)))
+    ways = [way for way in WAYS if way[1] in formats]
     sessions = {way: session(case, data, way) for way in ways}
     seconds: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 2):
@@ -97,14 +98,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    ways = list(itertools.product(PRECISIONS, FORMATS, sorted({choose_threads(0), 1}, reverse=True)))
-    titles = [f"{way[0]}, {str(way[1])[6:].removesuffix('_format').replace('_', ' ')}, {way[2]}" for way in ways]
-    print(f"| network | {' | '.join(titles)} | auto takes |\n|{' --- |' * (len(ways) + 2)}")
+    titles = [f"{way[0]}, {str(way[1])[6:].removesuffix('_format').replace('_', ' ')}, {way[2]}" for way in WAYS]
+    print(f"| network | {' | '.join(titles)} | auto takes |\n|{' --- |' * (len(WAYS) + 2)}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GOODFIT_CACHE"] = folder
         for name in options.only:
             ratios, chosen = measure(CASES[name], options.rounds)
-            cells = [f"{ratios[way]:.2f}" if way in ratios else "" for way in ways]
+            cells = [f"{ratios[way]:.2f}" if way in ratios else "" for way in WAYS]
             print(f"| {name} | {' | '.join(cells)} | {chosen} |", flush=True)
 
 
