@@ -291,6 +291,16 @@ def test_a_short_epoch_has_a_speed_too(session: Session, trained: Trained, termi
     display.close()
 
 
+def test_a_bar_that_is_gone_has_left_no_thread(session: Session, trained: Trained, terminal: Terminal) -> None:
+    """Which would hold the run's tensors, and release them while the interpreter leaves: that ends in an abort."""
+    display = Display(terminal.stream)
+    before = threading.active_count()
+    display.begin(session, trained.kind.path)
+    assert threading.active_count() == before + 1
+    display.close()
+    assert threading.active_count() == before
+
+
 def test_a_killed_process_leaves_a_cursor(session: Session, trained: Trained, terminal: Terminal) -> None:
     display = Display(terminal.stream)
     display.begin(session, trained.kind.path)

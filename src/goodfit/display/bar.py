@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
+from goodfit.display.moving import MovingLine
 from goodfit.display.text import count, duration, loss_number
 
 if TYPE_CHECKING:
@@ -20,25 +21,28 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveLine", "Pace", "draw_progress", "draw_training"]
 
+PAUSE = 0.25  # seconds between two looks
 WINDOW = 12  # looks that a speed is measured over, three seconds
 ECHO = 4  # columns for what a terminal itself writes, such as ^C
 NARROW, ROOMY = 72, 96  # columns, from which on there is a place for the step, and for the loss
 
 
-class LiveLine:
-    """A line that a thread of its own draws again and again until it is stopped; what is printed meanwhile goes above it."""
+class LiveLine(MovingLine):
+    """A line at the bottom of a terminal; what is printed meanwhile goes above it, and it goes when the program ends, at the latest."""
 
     def __init__(self, console: Console, draw: Callable[[], RenderableType]) -> None:
-        self._live = Live(console=console, get_renderable=draw, refresh_per_second=4, transient=True)
+        super().__init__(PAUSE)
+        self._live = Live(console=console, get_renderable=draw, auto_refresh=False, transient=True)
 
-    def start(self) -> None:
-        """Show the line; it goes when the program ends, at the latest."""
+    def _show(self) -> None:
         atexit.register(self.stop)
         self._live.start(refresh=True)
         self._live.console.show_cursor(True)  # a process that is killed would leave the terminal without one
 
-    def stop(self) -> None:
-        """Remove the line."""
+    def _draw_again(self) -> None:
+        self._live.refresh()
+
+    def _remove(self) -> None:
         self._live.stop()
         atexit.unregister(self.stop)
 

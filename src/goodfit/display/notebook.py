@@ -2,10 +2,11 @@
 
 import io
 from collections.abc import Callable
-from threading import Event, Thread
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
+
+from goodfit.display.moving import MovingLine
 
 __all__ = ["NOTEBOOK_WIDTH", "NotebookLine", "is_notebook"]
 
@@ -18,31 +19,24 @@ def is_notebook(stream: TextIO) -> bool:
     return type(stream).__module__ == "ipykernel.iostream"
 
 
-class NotebookLine:
-    """A line that a thread of its own draws again and again, in place, until it is stopped."""
+class NotebookLine(MovingLine):
+    """A line in the output of a cell; in the end the output is left empty, for there is no taking it away."""
 
     def __init__(self, draw: Callable[[], RenderableType]) -> None:
+        super().__init__(PAUSE)
         self._draw = draw
-        self._stopped = Event()
-        self._thread = Thread(target=self._redraw, daemon=True)
         self._output: Any = None
 
-    def start(self) -> None:
-        """Show the line."""
+    def _show(self) -> None:
         from IPython.display import display
 
         self._output = display(self._content(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        self._thread.start()
 
-    def stop(self) -> None:
-        """Leave the line empty; there is no taking an output away."""
-        self._stopped.set()
-        self._thread.join()
+    def _draw_again(self) -> None:
+        self._output.update(self._content(), raw=True)
+
+    def _remove(self) -> None:
         self._output.update({"text/plain": ""}, raw=True)
-
-    def _redraw(self) -> None:
-        while not self._stopped.wait(PAUSE):
-            self._output.update(self._content(), raw=True)
 
     def _content(self) -> dict[str, str]:
         page = io.StringIO()

@@ -43,12 +43,12 @@ class Muon(Optimizer):
         """Change every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            change = self._orthogonal_step if group["orthogonal"] else self._adam_step
+            take_step = self._orthogonal_step if group["orthogonal"] else self._adam_step
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     if group["weight_decay"]:
                         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    change(parameter, parameter.grad, group)
+                    take_step(parameter, parameter.grad, group)
 
     def _orthogonal_step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
