@@ -135,6 +135,12 @@ def test_a_loop_of_one_s_own() -> None:
     assert not list(Path().iterdir())
 
 
+def test_a_loop_of_one_s_own_is_left_where_it_is_without_a_word() -> None:
+    program = "import goodfit; turns = goodfit.trainer('digits', model='mlp', device='cpu').steps(); print(next(turns).index)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
 def test_it_says_what_it_does_unless_it_is_to_be_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     train()
     assert capsys.readouterr().out == ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ class Session:
 
     def steps(self, until: int | None = None) -> Iterator[Step]:
         """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each."""
-        with in_python_words():
-            yield from self.trainer.steps(until)
+        take = in_python_words()(partial(next, self.trainer.steps(until), None))
+        return iter(take, None)  # nothing is held open between two steps: they may be left where they are
 
     def set_learning_rate(self, rate: float) -> None:
         """Make `rate` the learning rate of what is to come, which the schedule goes on to scale."""
