@@ -126,6 +126,14 @@ def test_a_checkpoint_becomes_an_mlp_that_needs_no_code_and_other_names_are_matc
     assert predictor(X[0]).label == str(int(net(stored[:1]).argmax()))
 
 
+def test_weights_that_are_not_finite_are_said() -> None:
+    state = network().state_dict()
+    state["output.bias"][1] = torch.nan
+    torch.save({"input_size": 6, "output_size": 3, "hidden_layers": [16, 8], "state_dict": state}, "checkpoint.pth")
+    done = command("convert", "checkpoint.pth", "--model", "mlp", "--out", "mlp.safetensors", *FLAGS)
+    assert "output.bias holds numbers that are not finite" in done.out
+
+
 @pytest.mark.parametrize("layers", [{}, {"layers": ["a", "b", "c"]}])
 def test_both_ways_of_writing_a_sequential_are_an_mlp(layers: dict[str, Any]) -> None:
     parts = [nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)]
@@ -381,6 +389,11 @@ def write_cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
 
 
+def write_half(path: Path) -> None:
+    torch.save(network().state_dict(), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def write_cut_legacy(path: Path) -> None:
     torch.save(network().state_dict(), path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-9])
@@ -454,6 +467,7 @@ BAD = [
     (write_empty, "is empty; get a fresh copy"),
     (write_text, "is damaged, or no file of weights"),
     (write_cut, "is damaged, or no file of weights"),
+    (write_half, "is damaged, or no file of weights"),
     (write_cut_legacy, "is damaged, or no file of weights"),
     (write_bomb, "would unpack to more than its"),
     (write_huge_storage, "is damaged, or no file of weights"),
@@ -467,7 +481,7 @@ BAD = [
     (write_nothing, "has no state dict among nothing"),
     (write_numpy, "holds a pickled numpy"),
     (write_script, "is a TorchScript program, and not weights"),
-    (write_pickle, "is damaged, or no file of weights"),
+    (write_pickle, "is damaged, or no file of weights that torch.save wrote"),
     (write_folder, "cannot read"),
 ]
 

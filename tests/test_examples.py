@@ -63,7 +63,7 @@ def test_the_forms_of_a_batch(batch: Any, inputs: Inputs) -> None:
         ([TWO], "gives batches of"),
         ({"x": TWO}, r"gives batches of \{'x': float32 \(2, 2\)\}; .* label, labels, target, targets, y"),
         ({"x": TWO, "y": LABELS, "label": LABELS}, "gives batches of"),
-        ((TWO, ["cat", "dog"]), r"gives batches of \(float32 \(2, 2\), a list of str\)"),
+        ((TWO, ["cat", "dog"]), "gives the label 'cat', and a class is a whole number"),
         ((["a", "b"], LABELS), "gives batches of"),
         ((TWO, LABELS[:1]), "one row for each example"),
         ((TWO, torch.rand(2, 3)), r"gives targets of shape \(2, 3\); .*label_smoothing"),

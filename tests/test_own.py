@@ -280,7 +280,7 @@ class Unsized(Dataset[Any]):
         (Made(lambda index: (X[index], -1 if index == 7 else 0)), "example 7 has the target -1, which is not a class"),
         (Made(lambda index: (X[index], float("nan") if index == 7 else 0.5)), "example 7 has the target nan"),
         (Made(lambda index: (X[index], "cat" if index == 7 else 0)), "example 7 cannot be put|examples 0, 1, 2, 3"),
-        (Made(lambda index: (X[index], "cat")), "a tuple of str|a list of str"),
+        (Made(lambda index: (X[index], "cat")), "gives the label 'cat', and a class is a whole number; give its place"),
         (Made(lambda index: (X[index], torch.rand(3))), r"targets of shape \(40, 3\)"),
         (Made(lambda index: X[index]), "give \\(inputs, target\\)"),
         ({"train": Made(), "test": Made(lambda index: (X[index, 0], 0))}, r"train float32 \(2,\), test float32 \(\)"),

@@ -2,6 +2,9 @@
 
 import functools
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from two_inputs import Both
 
 import goodfit
 from goodfit.cli.main import run_command
-from goodfit.errors import CodeNeededError, ConfigError, ModelError, RunError
+from goodfit.errors import CodeNeededError, ConfigError, DataError, ModelError, RunError
+from goodfit.session import Session
 
 FAST: dict[str, Any] = {"train.threads": 1}
 X = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
@@ -36,6 +40,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc2(self.drop(torch.relu(self.fc1(x))))
         ends = {"softmax": lambda: x.softmax(1), "log_softmax": lambda: F.log_softmax(x, 1), "sigmoid": lambda: x.sigmoid()}
+        ends["over the batch"] = lambda: x.softmax(0)
         return ends.get(self.last, lambda: x)()
 
 
@@ -87,6 +92,23 @@ def test_a_sequential_is_data_and_loads_without_code() -> None:
     prediction = goodfit.load(run.model)(X[:3])
     assert [item.label for item in prediction] == [item.label for item in run.predictor()(X[:3])]
     assert goodfit.evaluate(run.model, (X[:50], Y[:50])).n == 50
+
+
+def test_a_sequential_that_is_no_data_says_why_and_asks_for_what_builds_it(capsys: pytest.CaptureFixture[str]) -> None:
+    layer = nn.Linear(6, 6)
+    run = train(nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(6, 3)), quiet=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "cannot be stored as its layers, so its model file will ask for code: '0.weight' and '2.weight' share their numbers"
+        in said
+    )
+    with pytest.raises(CodeNeededError, match=r"torch's Sequential, not stored as layers: give a function that builds it"):
+        goodfit.load(run.model)
+
+    def build() -> nn.Module:
+        return nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(6, 3))
+
+    assert goodfit.load(run.model, model=build)(X[0]).label in "012"
 
 
 def test_the_file_of_a_class_asks_for_its_code() -> None:
@@ -314,6 +336,9 @@ def test_a_trainer_trains_the_module_itself() -> None:
     after = net.fc1.weight.clone()
     for _ in trainer.steps(until=3):
         assert torch.equal(net.fc1.weight, after)
+    trainer.set_learning_rate(0.2)
+    assert next(trainer.steps(until=4)).learning_rate == 0.2
+    assert not torch.equal(net.fc1.weight, after)
     assert trainer.evaluate().n == len(trainer.plan.dataset.splits["val"])
     assert goodfit.load(trainer.save("now.safetensors"), model=Net)(X[0]).label in "012"
     assert [path.name for path in Path().iterdir()] == ["now.safetensors"]
@@ -324,6 +349,12 @@ class Fails(Net):
         if self.training:
             raise ValueError("no such luck")
         return super().forward(x)
+
+
+class Uncopied(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = (line for line in ("a", "b"))
 
 
 class Mixed(nn.Module):
@@ -365,6 +396,21 @@ WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (Net(), {"loss": lambda outputs, targets: outputs}, ModelError, r"gives \(4, 3\) where one number is wanted"),
     (Net(), {"loss": lambda outputs: outputs}, ModelError, r"cannot take outputs \(4, 3\) and targets \(4,\): TypeError"),
     (Net(), {"loss": nn.MSELoss()}, ModelError, "memory has one number to predict: its last layer must give 1"),
+    (Uncopied(), {}, ModelError, r"Uncopied cannot be copied: TypeError: .*; give the class instead, model=Uncopied"),
+    (Net().requires_grad_(requires_grad=False), {}, ModelError, "every parameter of Net is frozen, so nothing would learn"),
+    (Net().double(), {}, ModelError, r"the layer fc1 \(Linear\) has weights of torch.float64 and got torch.float32; make them"),
+    (
+        Net(last="over the batch"),
+        {},
+        ModelError,
+        "gives each example 3 probabilities that come to .* and not to 1; a softmax is",
+    ),
+    (
+        Net(),
+        {"loss": lambda outputs, targets: F.cross_entropy(outputs, targets).detach()},
+        ConfigError,
+        "the loss .* has no gradient, so nothing would learn; is a result detached",
+    ),
     (Mixed, {}, ModelError, r"Mixed has one.bias on cpu and two.bias on meta"),
     (Nothing, {}, ModelError, "has no parameters"),
     (Broken, {}, ModelError, "Broken cannot be built: OSError: no weights"),
@@ -405,6 +451,14 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_written(
     assert not Path("run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_torchscript_is_refused_in_one_line() -> None:
+    with pytest.raises(
+        ModelError, match="is compiled by TorchScript, which hides its layers; give the module that it was made of"
+    ):
+        train(torch.jit.script(nn.Linear(6, 3)))
+
+
 def test_a_failing_forward_keeps_the_user_s_frames_and_no_others() -> None:
     with pytest.raises(
         RunError, match=r"the model failed at step 0 with a batch of \(20, 6\): ValueError: no such luck"
@@ -413,6 +467,12 @@ def test_a_failing_forward_keeps_the_user_s_frames_and_no_others() -> None:
     assert "test_own_model.py" in raised.value.frames
     assert "torch/nn" not in raised.value.frames
     assert "goodfit/training" not in raised.value.frames
+
+
+def test_what_the_optimizer_was_not_given_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    train(net, optimizer=torch.optim.SGD(net.fc2.parameters(), lr=0.1), quiet=False)
+    assert "fc1.weight, fc1.bias: not among what the optimiser was given" in capsys.readouterr().out
 
 
 def test_a_part_that_takes_no_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -484,8 +544,40 @@ def test_code_that_has_changed_is_said(tmp_path: Path) -> None:
     run = train("net.py:Net", data)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "net.py").write_text(CODE.replace("torch.relu", "torch.tanh"))
-    with pytest.warns(UserWarning, match="Net is not written as it was when the model was saved"):
+    with pytest.warns(UserWarning, match="Net is not written as it was when the model was saved") as said:
         goodfit.load(run.model, model="other/net.py:Net")
+    assert said[0].filename == __file__
+
+
+def test_an_error_shows_the_line_that_asked_and_none_of_the_package(tmp_path: Path) -> None:
+    lines = ["import goodfit, torch", "from torch import nn", "class Bad(nn.Module):", "    def __init__(self):"]
+    lines += ["        super().__init__()", "        self.fc = nn.Linear(9, 3)", "    def forward(self, x):"]
+    lines += ["        return self.fc(x)", "goodfit.train((torch.zeros(60, 6), torch.arange(60) % 3), model=Bad)"]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    frames = [line.strip() for line in done.stderr.splitlines() if line.startswith("  File ")]
+    assert [re.sub(r'.*script.py"', "", frame) for frame in frames] == [", line 8, in forward", ", line 9, in <module>"]
+    assert done.stderr.splitlines()[-1].startswith(
+        "goodfit.errors.ModelError: Bad cannot take a batch of float32 (4, 6): the layer fc"
+    )
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda trainer: trainer.set_learning_rate(-1), "-1 is no learning rate; give a number from 0 on"),
+        (lambda trainer: trainer.set_learning_rate("x"), "'x' is no learning rate"),
+        (lambda trainer: trainer.steps(until="a"), "until = 'a' is no number of steps; give a whole number up to 10"),
+        (lambda trainer: trainer.steps(until=-3), "until = -3 is no number of steps"),
+        (lambda trainer: trainer.steps(until=11), "until = 11 is beyond the run's 10 steps; give it more epochs="),
+        (lambda trainer: trainer.pictures(step=-1), "step = -1 is no step of a run; give a whole number from 0 on"),
+        (lambda trainer: trainer.save("no/such/folder/model.safetensors"), "No such file or directory; choose another path="),
+    ],
+)
+def test_a_trainer_refuses_in_one_line(act: Callable[[Session], Any], said: str) -> None:
+    trainer = goodfit.trainer((X, Y), model=Net, batch_size=20, epochs=2, device="cpu", settings={"data.test": 0.1})
+    with pytest.raises(goodfit.GoodfitError, match=said):
+        act(trainer)
 
 
 def test_the_caller_s_generators_are_left_alone() -> None:
@@ -538,6 +630,14 @@ MISTAKES: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
         ConfigError,
         "ends after 3 steps, and the run has 10: total_steps=10",
     ),
+    (
+        Net(),
+        [(row, "cat") for row in torch.from_numpy(X)],
+        {},
+        DataError,
+        "gives the label 'cat', and a class is a whole number; give its place in a list of the classes",
+    ),
+    (Net(), (X, Y / 2), {}, ModelError, "must give 1; if they are classes, give them as whole numbers"),
     ("net.py", (X, Y), {}, ModelError, "'net.py' names a file and no class in it; name both, such as model=.net.py:Net"),
 ]
 

@@ -16,7 +16,7 @@ from goodfit.config import Layer
 from goodfit.conversion import Conversion, convert_file
 from goodfit.display import Display
 from goodfit.distributed import Ranks
-from goodfit.errors import DataError, Interrupted, in_python, in_python_words
+from goodfit.errors import ConfigError, DataError, FileError, Interrupted, in_python, in_python_words
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.models.own import own_model
 from goodfit.randomness import kept_generators
@@ -133,6 +133,8 @@ def load(path: PathLike, *, model: Any = None, device: str = "cpu") -> Predictor
 
     Raises FileError if it is damaged or foreign, and CodeNeededError where the code is missing.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise FileError(f"{path!r:.80} is no path; give that of a model file or a run folder")
     return Predictor.load(Path(path), device, own_model(model) if model is not None else None)
 
 
@@ -227,7 +229,11 @@ def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options)
     keyed["data.name"] = "memory" if in_memory else os.fspath(data)
     if isinstance(val, float | int):
         keyed["data.val"], val = val, None
-    layers = [Layer(name, {name: value}) for name, value in {**keyed, **settings}.items()]
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f'settings = {settings!r:.80} is no dict; give keys with their values, such as {{"train.ema": 0.99}}')
+    keywords = {key: keyword for keyword, key in KEYS.items()} | {"data.name": "data", "data.val": "val"}
+    layers = [Layer(f"{keywords[key]}=", {key: value}) for key, value in keyed.items()]
+    layers += [Layer("settings", {key: value}) for key, value in settings.items()]
     config = options.get("config")
     return workflows.Request(
         data=_in_memory(data, val, test),

@@ -104,6 +104,9 @@ def convert_file(
     screen.say(matched.describe())
     if changed := matched.changed_types(module, old.tensors):
         screen.say(changed)
+    for name, tensor in old.tensors.items():
+        if not torch.isfinite(tensor.float()).all():
+            screen.say(f"{name} holds numbers that are not finite; what the model gives is of no use")
     file = _model_file(made, matched.tensors_for(module, old.tensors), _record(made, old, matched, has_data))
     test = _measure(made, file, own) if has_data else None
     _say_rest(made, test is not None, screen)
@@ -271,7 +274,7 @@ def _say_rest(made: Plan, is_tested: bool, screen: Screen) -> None:
         numbers = [[round(number, 4) for number in described[key]] for key in ("mean", "std")]
         mean, std = (f"{values[:3]}".replace("]", ", ...]" if len(values) > 3 else "]") for values in numbers)
         screen.say(
-            f"preprocessing: less {mean}, over {std}, as the training data are; where the old program had others, "
+            f"preprocessing: mean {mean}, std {std}, as the training data are; where the old program had others, "
             "--set transform.mean=... --set transform.std=..."
         )
     if made.architecture.name in MODELS and "activation" in made.architecture.arguments:

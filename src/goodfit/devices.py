@@ -89,9 +89,15 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def choose_threads(count: int) -> int:
-    """Return how many threads a rank computes with: `count`, or this machine's usable cores shared among its ranks."""
+    """Return how many threads a rank computes with: `count`, or this machine's usable cores shared among its ranks.
+
+    OMP_NUM_THREADS is respected, but for torchrun's, which sets it to 1 whatever the machine.
+    """
     if count:
         return count
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) and "LOCAL_WORLD_SIZE" not in os.environ:
+        return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 

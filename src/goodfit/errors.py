@@ -18,8 +18,8 @@ Interrupted             a stop by signal; exit 128 + its number
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ContextDecorator
 from difflib import get_close_matches
 from functools import partial
 
@@ -90,9 +90,13 @@ class CodeNeededError(FileError):
     """A model that is code of the user's own, `name`, which runs only when the user names it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"the model is code of your own, {name}, which no file can bring: name it with --model {name}, in Python model="
-        )
+        what = f"the model is code of your own, {name}, which no file can bring: name it with --model {name}, in Python model="
+        if name.startswith("torch."):  # such as a Sequential with a part of one's own, or a layer alone
+            what = (
+                f"the model is torch's {name.rpartition(':')[2]}, not stored as layers: give a function that builds it, with "
+                "--model FILE.py:FUNCTION, in Python model="
+            )
+        super().__init__(what)
         self.name = name
 
 
@@ -143,14 +147,22 @@ def in_python(message: str, **instead: str) -> str:
     return COMMAND_WORDS.sub(partial(_keyword, instead), message)
 
 
-@contextmanager
-def in_python_words(**instead: str) -> Iterator[None]:
-    """Let an error name keywords where the command line has flags; `instead` is for `in_python`."""
-    try:
-        yield
-    except GoodfitError as error:
-        error.args = (in_python(str(error), **instead),)
-        raise
+class _InPythonWords(ContextDecorator):
+    def __init__(self, instead: dict[str, str]) -> None:
+        self._instead = instead
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, GoodfitError):
+            error.args = (in_python(str(error), **self._instead),)
+            error.__traceback__ = None  # the package's own frames, which say nothing to the user
+
+
+def in_python_words(**instead: str) -> _InPythonWords:
+    """Let an error name keywords where the command line has flags, and the user's frames alone; `instead` is for `in_python`."""
+    return _InPythonWords(instead)
 
 
 def _keyword(instead: dict[str, str], found: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
 """Writing files so that a crash leaves the old one or the new one, never half of either."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -45,7 +46,8 @@ def write_atomically(path: Path, content: str | bytes | Iterable[Buffer]) -> Non
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {str(path)!r}: {error.strerror}; free space or choose another --out") from error
+        advice = "choose another --out" if error.errno == errno.ENOENT else "free space or choose another --out"
+        raise RunError(f"cannot write {str(path)!r}: {error.strerror}; {advice}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

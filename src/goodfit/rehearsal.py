@@ -1,5 +1,6 @@
 """Code of the user's own, tried on a few examples before anything is written: what it is, and that it fits the data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from goodfit.data.stream import batches_per_epoch, first_examples
 from goodfit.errors import ConfigError, ModelError
 from goodfit.inputs import Inputs, call
 from goodfit.models.freezing import freeze_body, freeze_parts, frozen_parts
-from goodfit.models.outputs import OutputMeaning, num_columns
+from goodfit.models.outputs import OutputMeaning, num_columns, prediction_of
 from goodfit.models.own import load_weights
 from goodfit.models.probing import Probe, materialize, probe
 from goodfit.models.sequential import NotDescribable, describe_layers
@@ -36,6 +37,7 @@ __all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "make_optimize
 
 EXAMPLES = 4  # that a module is tried on
 MOST_NAMED = 3
+FAR_FROM_ONE = 0.01  # of what an example's probabilities come to
 LARGE = 10.0  # mean or deviation of targets that most models are slow to reach
 
 
@@ -69,36 +71,44 @@ def rehearse(
     inputs, targets = first_examples(dataset, EXAMPLES, config.train.seed)
     parts = build_parts(replace(own, copies=True), config, inputs, start, architecture)
     module, name = parts.module, config.model.name.rpartition(":")[2]
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ModelError(f"every parameter of {name} is frozen, so nothing would learn; leave some with requires_grad=True")
     found = probe(module, inputs, name)
     dataset, notes = _widened(dataset, found.columns, name)
     meaning = _meaning(own, config, dataset, found)
     _check_columns(name, found.columns, meaning, dataset, config.train.loss)
-    _try_optimizer(own, parts, config, dataset)
+    _check_total(name, found, meaning)
+    notes += _try_optimizer(own, parts, config, dataset)
     if own.loss is not None:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
             outputs = call(module.eval(), inputs)
         notes += _try_loss(own, config, dataset, meaning, outputs, targets)
     notes += _unused(found, module)
     values: dict[str, Any] = {"model.outputs": meaning}
     if own.model:
         architecture = _architecture(own, config, dataset, found.columns, module)
-        notes += _changed(start, module) if start else _told_once(name, architecture, dataset)
+        notes += _changed(start, module) if start else _told_once(module, architecture, dataset)
         values |= {"model.name": architecture.name, "model.frozen": _frozen(config, module)}
         values |= {f"model.{key}": value for key, value in architecture.arguments.items()}
     assert architecture
     return Rehearsal(architecture, dataset.classes, values, tuple(notes))
 
 
-def _try_optimizer(own: OwnCode, parts: Parts, config: Config, dataset: Dataset) -> None:
-    """Raise ConfigError where the optimiser or the schedule, if one is the user's own, does not fit the model or the run."""
+def _try_optimizer(own: OwnCode, parts: Parts, config: Config, dataset: Dataset) -> list[str]:
+    """Build optimiser and schedule, if one is the user's own; return what is to be known of them.
+
+    Raises ConfigError where they do not fit the model or the run.
+    """
     if own.optimizer is None and own.schedule is None:
-        return
+        return []
     optimizer = make_optimizer(own, parts, config)
-    if own.schedule is None:
-        return
-    if not is_schedule_of_steps(own.schedule):
-        OwnSchedule(parts.schedule, optimizer).check_length(_total_steps(config, dataset))
-    _check_schedule(own, config, dataset)
+    if own.schedule is not None:
+        if not is_schedule_of_steps(own.schedule):
+            OwnSchedule(parts.schedule, optimizer).check_length(_total_steps(config, dataset))
+        _check_schedule(own, config, dataset)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    left = [key for key, each in parts.module.named_parameters() if each.requires_grad and id(each) not in held]
+    return [f"{_named(left)}: not among what the optimiser was given, so it will not learn"] if left else []
 
 
 def _try_loss(
@@ -106,16 +116,22 @@ def _try_loss(
 ) -> list[str]:
     """Call the user's loss once; return what is to be known of it."""
     loss = build_own_loss(own, config, dataset, meaning, torch.device("cpu"))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        loss.total(outputs, targets)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        total = loss.total(outputs, targets)
+    if prediction_of(outputs).requires_grad and not total.requires_grad:
+        raise ConfigError(
+            f"the loss {config.train.loss} has no gradient, so nothing would learn; is a result detached, or made a number by .item()?"
+        )
     plain = "cross-entropy" if dataset.classes else "squared error"
     return [f"your loss is what training makes small; val and test loss, which choose the best epoch, are the plain {plain}"]
 
 
-def _told_once(name: str, architecture: Architecture, dataset: Dataset) -> list[str]:
+def _told_once(module: nn.Module, architecture: Architecture, dataset: Dataset) -> list[str]:
     """Return what is to be known of a model of the user's own that is trained from its beginning."""
-    notes = []
-    if architecture.is_code:
+    notes, name = [], type(module).__name__
+    if type(module) is nn.Sequential and architecture.is_code:
+        notes.append(f"the Sequential cannot be stored as its layers, so its model file will ask for code: {_why_not(module)}")
+    elif architecture.is_code:
         notes.append(f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model=")
     if dataset.task == "regression":
         mean, deviation = float(dataset.train.targets.mean()), float(dataset.train.targets.std())
@@ -247,7 +263,24 @@ def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dat
         raise ModelError(f"{gives}, and the loss {loss} wants one; for {what} use nn.CrossEntropyLoss(), or leave the loss out")
     if columns == wanted - 1 and dataset.classes[:1] == ("0",) and not (dataset.train.targets == 0).any():
         raise ModelError(f"{gives}, and the labels of {dataset.name} begin at 1: count them from 0, such as y - 1")
-    raise ModelError(f"{gives}, and {dataset.name} has {what}: its last layer must give {wanted}")
+    classes = "" if dataset.classes or columns < 2 else "; if they are classes, give them as whole numbers"
+    raise ModelError(f"{gives}, and {dataset.name} has {what}: its last layer must give {wanted}{classes}")
+
+
+def _check_total(name: str, found: Probe, meaning: OutputMeaning) -> None:
+    if meaning == found.meaning and abs(found.total - 1) > FAR_FROM_ONE:
+        raise ModelError(
+            f"{name} gives each example {found.columns} {meaning} that come to {found.total:.3g} and not to 1; a softmax is over "
+            "dim=1, and a sigmoid is for one number: leave the last operation out"
+        )
+
+
+def _why_not(module: nn.Module) -> str:
+    try:
+        describe_layers(module)
+    except NotDescribable as reason:
+        return str(reason)
+    return ""
 
 
 def _changed(start: ModelFile, module: nn.Module) -> list[str]:
@@ -264,9 +297,12 @@ def _unused(found: Probe, module: nn.Module) -> list[str]:
     trainable = sum(parameter.requires_grad for parameter in module.parameters())
     if len(found.unused) == trainable:
         raise ModelError("no parameter takes part in the model's outputs, so nothing would learn; is a result detached?")
-    more = len(found.unused) - MOST_NAMED
-    named = ", ".join(found.unused[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-    return [f"{named}: no part of the outputs depends on it, so it will not learn"]
+    return [f"{_named(found.unused)}: no part of the outputs depends on it, so it will not learn"]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_schedule(own: OwnCode, config: Config, dataset: Dataset) -> None:

@@ -1,8 +1,10 @@
 """From a plan to the objects that train it: module, optimiser, loader, trainer, and the model to evaluate."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +71,23 @@ class Session:
         return self.plan.total_steps
 
     def steps(self, until: int | None = None) -> Iterator[Step]:
-        """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each."""
+        """Perform one optimiser step per turn, up to step number `until` or the run's last, and yield each.
+
+        Raises ConfigError for a number beyond the run's last step, after which there is no learning rate.
+        """
+        with in_python_words():
+            _check_until(until, self.total_steps)
         take = in_python_words()(partial(next, self.trainer.steps(until), None))
         return iter(take, None)  # nothing is held open between two steps: they may be left where they are
 
+    @in_python_words()
     def set_learning_rate(self, rate: float) -> None:
-        """Make `rate` the learning rate of what is to come, which the schedule goes on to scale."""
+        """Make `rate` the learning rate of what is to come, which the schedule goes on to scale.
+
+        Raises ConfigError for what is no number from 0 on.
+        """
+        if not isinstance(rate, Real) or not 0 <= rate < math.inf:
+            raise ConfigError(f"{rate!r:.80} is no learning rate; give a number from 0 on")
         self.trainer.set_learning_rate(rate)
 
     @in_python_words()
@@ -88,9 +101,11 @@ class Session:
     def pictures(self, step: int = 0) -> tuple[Tensor, list[str]]:
         """Return the pictures (N, C, H, W) that the model sees at a step, from 0 to 1, and the name of what each shows.
 
-        Raises DataError for data that are no pictures.
+        Raises DataError for data that are no pictures, and ConfigError for what is no step.
         """
         dataset = self.plan.dataset
+        if not isinstance(step, Integral) or step < 0:
+            raise ConfigError(f"step = {step!r:.80} is no step of a run; give a whole number from 0 on")
         inputs, targets = self.trainer.batch(step)
         if not isinstance(inputs, Tensor) or inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
             raise DataError(f"{dataset.name} has no pictures: its examples are {dataset.transform.input_shape}; give some")
@@ -162,6 +177,15 @@ def _named(targets: Tensor, classes: tuple[str, ...]) -> list[str]:
         return [classes[index] for index in targets.tolist()]
     mixed = [sorted(zip(shares, classes, strict=True), reverse=True)[:2] for shares in targets.tolist()]
     return [", ".join(f"{name} ({share:.0%})" for share, name in parts if share > 0) for parts in mixed]
+
+
+def _check_until(until: int | None, total: int) -> None:
+    if until is None:
+        return
+    if not isinstance(until, Integral) or until < 0:
+        raise ConfigError(f"until = {until!r:.80} is no number of steps; give a whole number up to {total}")
+    if until > total:
+        raise ConfigError(f"until = {until} is beyond the run's {total} steps; give it more --epochs")
 
 
 def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Session:

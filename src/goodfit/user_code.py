@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import FunctionType, ModuleType, TracebackType
+from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from goodfit.errors import GoodfitError, ModelError, unknown_name
 
-__all__ = ["Source", "blame", "code_name", "is_code", "load_code", "said", "source_of"]
+__all__ = ["Source", "blame", "code_name", "is_code", "level_of_user", "load_code", "said", "source_of"]
 
 E = TypeVar("E", bound=GoodfitError)
 
 MAX_SOURCE = 1 << 18  # characters of a class that a model file shows
-LIBRARIES = ("goodfit", "torch", "torchvision", "importlib", "_frozen_importlib")
+LIBRARIES = ("goodfit", "torch", "torchvision", "contextlib", "importlib", "_frozen_importlib")
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,22 @@ def blame(error: E, cause: BaseException) -> E:
     return error
 
 
+def level_of_user() -> int:
+    """Return the `stacklevel` with which the caller's warning points to the line of the user's that led to it."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and _is_library(frame):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_library(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in LIBRARIES
+
+
 def _own_frames(first: TracebackType | None) -> list[TracebackType]:
     frames = []
     while first:
-        module = str(first.tb_frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in LIBRARIES:
+        if not _is_library(first.tb_frame):
             frames.append(first)
         first = first.tb_next
     return frames

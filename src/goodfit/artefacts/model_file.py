@@ -35,7 +35,7 @@ from goodfit.files import write_atomically
 from goodfit.models import build_model
 from goodfit.models.outputs import OutputMeaning, num_columns
 from goodfit.models.own import OwnModel, load_weights
-from goodfit.user_code import Source, is_code, source_of
+from goodfit.user_code import Source, is_code, level_of_user, source_of
 
 __all__ = ["Architecture", "ModelFile"]
 
@@ -208,7 +208,8 @@ class ModelFile:
         written, found = self.architecture.source, source_of(type(module))
         if written and found and written.sha256 != found.sha256:
             name = type(module).__name__
-            warnings.warn(f"{name} is not written as it was when the model was saved; its answers may differ", stacklevel=3)
+            said = f"{name} is not written as it was when the model was saved; its answers may differ"
+            warnings.warn(said, stacklevel=level_of_user())
         return load_weights(module, self.tensors, own.name)
 
     def trained_model(self, device: torch.device, own: OwnModel | None = None) -> TrainedModel:

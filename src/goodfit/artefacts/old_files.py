@@ -3,6 +3,7 @@
 Nothing in such a file runs, unless the user says that it may: then it is unpickled as Python itself would.
 """
 
+import errno
 import pickle
 import re
 import warnings
@@ -67,6 +68,8 @@ def read_old_file(
     except FileNotFoundError:
         raise FileError(f"there is no file {str(path)!r}; name one that torch.save wrote, or a .safetensors") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # from looking for what lies beyond the end
+            raise FileError(f"{str(path)!r} is damaged, or no file of weights (it ends too soon); get a fresh copy") from error
         raise FileError(f"cannot read {str(path)!r}: {error.strerror}; name a file that torch.save wrote") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise FileError(f"{str(path)!r} is damaged, or no file of weights ({_reason(error)}); get a fresh copy") from error
@@ -110,7 +113,9 @@ def _read_pickle(
     """Unpickle what is more than weights, if that is allowed: `say` is then told what it means."""
     named = re.search(r"GLOBAL ([\w.]+)", str(refusal))
     if not named:
-        raise refusal
+        raise FileError(
+            f"{str(path)!r} is damaged, or no file of weights that torch.save wrote; get a fresh copy, or save the state_dict() with it"
+        ) from refusal
     if say is None:
         raise FileError(
             f"{str(path)!r} is no mere state dict: it holds a pickled {named[1]:.80}, and loading that can run any code. Save the "
@@ -196,4 +201,5 @@ def _layers(module: nn.Module) -> list[dict[str, Any]] | None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:160]
+    said = str(error).strip().partition("\n")[0][:160]
+    return said if " " in said else type(error).__name__  # such as the number of a byte

@@ -195,6 +195,10 @@ def separate(batch: Any, name: str) -> tuple[Inputs, Tensor]:
     elif isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) >= 2:
         inputs, targets = (batch[0] if len(batch) == 2 else batch[:-1]), batch[-1]
     found = _inputs(inputs)
+    if found is not None and isinstance(targets, list | tuple) and targets and isinstance(targets[0], str):
+        raise DataError(
+            f"{name} gives the label {targets[0]!r:.80}, and a class is a whole number; give its place in a list of the classes"
+        )
     if found is None or not isinstance(targets, Tensor):
         raise DataError(
             f"{name} gives batches of {_describe(batch)}; give (inputs, target), several inputs before the target, or a dict "

@@ -94,6 +94,7 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
             elif isinstance(source, Image.Image):
                 yield source
             else:
+                _check_kind(source)
                 with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                     _check_size(image.width * image.height)
                     yield image
@@ -107,6 +108,11 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
         except Exception as error:  # damaged files make Pillow raise nearly anything
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             raise DataError(f"{name} cannot be read: {reason}") from error
+
+
+def _check_kind(source: Any) -> None:
+    if not isinstance(source, str | os.PathLike | bytes) and not hasattr(source, "read"):
+        raise _RefusedError(f"is of the type {type(source).__name__}; give a path, a file's bytes, an image or an array")
 
 
 def printable(name: str) -> str:

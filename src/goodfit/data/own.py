@@ -183,6 +183,11 @@ def _take_loader(split: SplitName, loader: "DataLoader[Any]", timeout: float) ->
         if not sizes:
             raise DataError(f"{name} comes in a DataLoader whose batch_sampler gives no batches; correct it")
         return replace(found, sampling=own_sampling, batch_size=max(sizes), is_whole=True)
+    if loader.drop_last and count < batch_size:
+        raise DataError(
+            f"{name} comes in a DataLoader that gives no batches: it has {count} examples, batch_size={batch_size} and "
+            "drop_last=True; give it smaller batches"
+        )
     sampling = Sampling(drop_last=loader.drop_last)
     if type(sampler) is SubsetRandomSampler:
         return replace(_restricted(found, loader), sampling=sampling, is_whole=True)

@@ -33,6 +33,7 @@ Decode = Callable[[Path, Sequence[str], int | Geometry], Tensor | None]
 
 DIGITS = tuple("0123456789")
 SAMPLE = 64  # pictures whose sizes are looked at before all are decoded
+MOST_SHOWN = 4  # of the numbers of a list in a message
 MAX_SHARE = 4  # of the memory, which a store may take a quarter of
 
 
@@ -321,7 +322,11 @@ def _differences(transform: Transform | None, other: Transform | None) -> str:
     if transform is None:
         return "no transform"
     own, theirs = transform.to_json(), other.to_json() if other else {}
-    return ", ".join(f"{key} {own.get(key)}" for key in own | theirs if own.get(key) != theirs.get(key))
+    return ", ".join(f"{key} {_short(own.get(key))}" for key in own | theirs if own.get(key) != theirs.get(key))
+
+
+def _short(value: Any) -> str:
+    return f"of {len(value)} numbers" if isinstance(value, list) and len(value) > MOST_SHOWN else str(value)
 
 
 def read_labels(

@@ -5,15 +5,18 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from goodfit.errors import ConfigError, FileError, ModelError
 from goodfit.user_code import blame, code_name, load_code, said
 
-__all__ = ["OwnModel", "check_module", "load_weights", "own_model"]
+__all__ = ["OwnModel", "check_module", "copied", "load_weights", "own_model"]
+
+Copied = TypeVar("Copied")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class OwnModel:
                 raise ConfigError(
                     f"model.{min(arguments)} is for a model that is still to be built, and this one is; leave it out"
                 )
-            return _copied(self.module)
+            return copied(self.module, type(self.module).__name__)
         try:
             inspect.signature(self.make).bind(**arguments)
         except TypeError as error:
@@ -63,15 +66,15 @@ def own_model(given: Any) -> OwnModel:
         check_module(given, kind.__name__)
         return OwnModel(code_name(kind), kind, given)
     if not callable(given):
-        raise ModelError(
-            f"a {type(given).__name__} is no model; give a name of `goodfit models`, a torch.nn.Module, or what builds one"
-        )
+        raise ModelError(f"{given!r:.80} is no model; give a name of `goodfit models`, a torch.nn.Module, or what builds one")
     named = given.func if isinstance(given, functools.partial) else given
     return OwnModel(code_name(named if hasattr(named, "__qualname__") else type(named)), given)
 
 
 def check_module(module: nn.Module, name: str) -> None:
     """Raise ModelError for a module whose state cannot be kept in a file, or that lies on several devices."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(f"{name} is compiled by TorchScript, which hides its layers; give the module that it was made of")
     devices = {tensor.device: key for key, tensor in (*module.named_parameters(), *module.named_buffers())}
     if len({device.type for device in devices}) > 1:
         places = " and ".join(f"{key} on {device}" for device, key in list(devices.items())[:2])
@@ -98,19 +101,16 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
         key = min(key for key in expected | found if expected.get(key) != found.get(key))
         raise FileError(
             f"the weights do not fit {name}: {key!r} is {found.get(key, 'missing')} in the file, and {expected.get(key, 'missing')} "
-            "in the code; give the code that was trained, with the same arguments"
+            "in the code; give what built the model that was trained, with the same arguments, such as model=lambda: Net(32)"
         )
     module.load_state_dict(dict(tensors))
     return module
 
 
-def _copied(module: nn.Module) -> nn.Module:
+def copied(thing: Copied, name: str) -> Copied:
+    """Return a copy of what was given built; raise ModelError, of the class `name`, where it cannot be copied."""
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(thing)
     except Exception as error:
-        raise blame(
-            ModelError(
-                f"{type(module).__name__} cannot be copied: {said(error)}; give the class instead, model={type(module).__name__}"
-            ),
-            error,
-        ) from error
+        message = f"{name} cannot be copied: {said(error)}; give the class instead, model={name}"
+        raise blame(ModelError(message), error) from error

@@ -50,6 +50,7 @@ class Probe:
     columns: int  # of the prediction (N, columns)
     meaning: OutputMeaning | None  # as the last operation says; None where it leaves plain numbers
     unused: tuple[str, ...]  # trainable parameters on which the outputs do not depend
+    total: float = 1.0  # of an example's probabilities, where the last operation gives several: the one that is furthest from 1
 
 
 def materialize(module: nn.Module, inputs: Inputs, name: str) -> None:
@@ -79,14 +80,16 @@ def probe(module: nn.Module, inputs: Inputs, name: str) -> Probe:
             f"{name} gives {_form(prediction)} for {examples} examples {_shapes(inputs)}, and one row of numbers for each is "
             "wanted: logits (N, classes), or (N, 1); change its last layer"
         )
+    meaning = _last_operation(prediction)
+    total = _total(prediction.detach(), meaning)
     trainable = [(key, parameter) for key, parameter in module.named_parameters() if parameter.requires_grad]
     if not trainable or not prediction.requires_grad:
-        return Probe(prediction.shape[1], _last_operation(prediction), tuple(key for key, _ in trainable))
+        return Probe(prediction.shape[1], meaning, tuple(key for key, _ in trainable), total)
     everything = sum(part.float().sum() for part in _floating(outputs))
     assert isinstance(everything, Tensor)
     gradients = torch.autograd.grad(everything, [parameter for _, parameter in trainable], allow_unused=True)
     unused = tuple(key for (key, _), gradient in zip(trainable, gradients, strict=True) if gradient is None)
-    return Probe(prediction.shape[1], _last_operation(prediction), unused)
+    return Probe(prediction.shape[1], meaning, unused, total)
 
 
 @contextmanager
@@ -140,7 +143,12 @@ def _innermost(open_calls: list[tuple[str, nn.Module, Any]]) -> str:
         return ""
     key, layer, given = open_calls[-1]
     kind = type(layer).__name__
-    got = ", ".join(str(tuple(value.shape)) for value in given if isinstance(value, Tensor))
+    inputs = [value for value in given if isinstance(value, Tensor)]
+    weight = next(layer.parameters(recurse=False), None)
+    for value in inputs:
+        if weight is not None and value.is_floating_point() and weight.is_floating_point() and value.dtype != weight.dtype:
+            return f"the layer {key} ({kind}) has weights of {weight.dtype} and got {value.dtype}; make them float32: model.float()"
+    got = ", ".join(str(tuple(value.shape)) for value in inputs)
     wanted = WANTED.get(kind)
     wish = f" and wants {wanted}={getattr(layer, wanted)}" if wanted else ""
     return f"the layer {key} ({kind}) got {got}{wish}"
@@ -151,6 +159,13 @@ def _last_operation(prediction: Tensor) -> OutputMeaning | None:
     while node is not None and node.name() in VIEWS:
         node = node.next_functions[0][0]
     return MEANINGS.get(node.name()) if node is not None else None
+
+
+def _total(prediction: Tensor, meaning: OutputMeaning | None) -> float:
+    if meaning is None or prediction.shape[1] == 1:
+        return 1.0
+    totals = (prediction.exp() if meaning == "log-probabilities" else prediction).sum(dim=1)
+    return float(totals[(totals - 1).abs().argmax()])
 
 
 def _floating(outputs: Any) -> list[Tensor]:

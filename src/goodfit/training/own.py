@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 from goodfit.config import OptimConfig
 from goodfit.errors import ConfigError, ModelError
 from goodfit.models.outputs import OutputMeaning, prediction_of
-from goodfit.models.own import OwnModel
+from goodfit.models.own import OwnModel, copied
 from goodfit.user_code import blame, code_name, said
 
 __all__ = [
@@ -99,8 +99,8 @@ class OwnCode:
         """Return module, optimiser and schedule as they are given, copied together so that they stay each other's."""
         parts = (self.model.module if self.model else None, self.optimizer, self.schedule)
         kept = tuple(part if isinstance(part, nn.Module | Optimizer | LRScheduler) else None for part in parts)
-        copied = copy.deepcopy(kept) if self.copies else kept
-        module, optimizer, schedule = (given if own is None else own for own, given in zip(copied, parts, strict=True))
+        mine = copied(kept, type(kept[0]).__name__) if self.copies else kept
+        module, optimizer, schedule = (given if own is None else own for own, given in zip(mine, parts, strict=True))
         return cast("nn.Module | None", module), optimizer, schedule
 
 

@@ -129,11 +129,11 @@ class Trainer:
 
     def set_learning_rate(self, rate: float) -> None:
         """Make `rate` the first parameter group's learning rate before the schedule, and scale the others alike."""
-        factor = rate / self.base_rates[0]
-        self.base_rates = [base * factor for base in self.base_rates]
+        groups, before = self.state.optimizer.param_groups, self.base_rates
+        self.base_rates = [rate * (group["initial_lr"] / groups[0]["initial_lr"]) for group in groups]
         if self.state.schedule:
-            for group in self.state.optimizer.param_groups:
-                group["lr"] *= factor
+            for group, old, new in zip(groups, before, self.base_rates, strict=True):
+                group["lr"] = group["lr"] / old * new if old else new
 
     @property
     def parts(self) -> int:
