@@ -14,6 +14,7 @@ import pytest
 import torch
 from harness import tiny_pictures
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import goodfit
 from goodfit.api import Options
@@ -139,6 +140,18 @@ def test_a_loop_of_one_s_own_is_left_where_it_is_without_a_word() -> None:
     program = "import goodfit; turns = goodfit.trainer('digits', model='mlp', device='cpu').steps(); print(next(turns).index)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_what_is_given_in_the_wrong_form_is_said_in_one_line() -> None:
+    with pytest.raises(DataError, match="the data are None; give a name, a path, or the data themselves"):
+        goodfit.train(None)
+    with pytest.raises(ConfigError, match=r"settings = 'train.ema' is no dict; give keys with their values"):
+        goodfit.train((X, Y), settings="train.ema")  # type: ignore[arg-type]
+    with pytest.raises(FileError, match=r"5 is no path; give that of a model file or a run folder"):
+        goodfit.load(5)  # type: ignore[arg-type]
+    short = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=50, drop_last=True)
+    with pytest.raises(DataError, match="gives no batches: it has 40 examples, batch_size=50 and drop_last=True"):
+        goodfit.train(short)
 
 
 def test_it_says_what_it_does_unless_it_is_to_be_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,7 @@ def test_fp16_needs_gradient_scaling() -> None:
 def test_threads_are_shared_among_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert choose_threads(3) == 3
     assert choose_threads(0) == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
@@ -139,3 +140,13 @@ def test_memory_is_not_filled_for_kernels_that_repeat(monkeypatch: pytest.Monkey
     with computing(SimpleNamespace(type="cuda"), 1, deterministic=True):  # type: ignore[arg-type]
         assert not settings.fill_uninitialized_memory
     assert settings.fill_uninitialized_memory == before
+
+
+def test_the_environment_s_number_of_threads_is_respected_but_for_torchrun_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert choose_threads(0) == 3
+    assert choose_threads(5) == 5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert choose_threads(0) < 100000

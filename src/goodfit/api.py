@@ -218,6 +218,8 @@ def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options)
         near = SYNONYMS.get(name) or next(iter(get_close_matches(name, Options.__annotations__, n=1)), None)
         hint = f"did you mean {near}?" if near else 'further keys go into settings, such as settings={"train.ema": 0.99}'
         raise TypeError(f"train() got an unexpected keyword {name!r}; {hint}")
+    if data is None:
+        raise DataError("the data are None; give a name, a path, or the data themselves")
     own, given = _own_code(options), dict(options)
     keyed = {
         KEYS[name]: os.fspath(value) if isinstance(value, os.PathLike) else value

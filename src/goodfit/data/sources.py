@@ -62,8 +62,6 @@ def read_data(
 
 def _kind(data: Any) -> str:
     """Say which of SOURCES `data` is; raise DataError if it is none."""
-    if data is None:
-        raise DataError("the data are None; give a name, a path, or the data themselves")
     if isinstance(data, str) and data == MEMORY:
         raise DataError("the run's data were given as Python objects; give them again, in Python, as data=")
     if not isinstance(data, str | Path):
