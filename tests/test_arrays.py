@@ -119,7 +119,9 @@ def test_further_parts_follow_the_classes_of_the_training_part():
     assert list(raw.parts) == ["train", "test"]
     assert raw.parts["test"].targets.tolist() == [2, 1]
     data["test"] = (numbers(2, 2), ["b", "d"])
-    with pytest.raises(DataError, match="memory: test y has the class 'd', which was not trained on; the classes are a, b, c"):
+    with pytest.raises(
+        DataError, match="memory: test y has the class 'd', which is none of those that are trained on: a, b, c"
+    ):
         read_arrays(data)
 
 

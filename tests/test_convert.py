@@ -117,7 +117,7 @@ def test_a_checkpoint_becomes_an_mlp_that_needs_no_code_and_other_names_are_matc
     torch.save(checkpoint(net), "checkpoint.pth")
     done = command("convert", "checkpoint.pth", "--model", "mlp", "--out", "mlp.safetensors", *FLAGS)
     assert done.code == 0, done.err
-    assert "built with model.hidden = [16, 8], as checkpoint.pth says" in done.out
+    assert "built with model.hidden = [16, 8], as the weights in checkpoint.pth are shaped" in done.out
     assert "hidden_layers.0.weight is fc1.weight" in done.out
     predictor = goodfit.load("mlp.safetensors")
     stored = torch.from_numpy(X)

@@ -203,6 +203,12 @@ def test_missing_files_and_folders_are_named(tmp_path):
         open_picture(tmp_path, "RGB")
 
 
+@pytest.mark.parametrize("source", [None, 3, [None]])
+def test_what_is_no_picture_is_named_by_its_type(source):
+    with pytest.raises(DataError, match=f"the picture is of the type {type(source).__name__}; give a path, a file's bytes"):
+        open_picture(source, "RGB")
+
+
 @settings(deadline=None)  # some damage makes a decoder take memory, which takes time
 @given(st.binary(max_size=40), st.integers(0, 2_000), st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"]))
 def test_no_damage_gets_past_the_error(noise, place, suffix):

@@ -259,6 +259,58 @@ def test_a_list_of_examples_is_a_data_set() -> None:
     assert (raw.name, len(raw.parts["train"].targets)) == ("list", COUNT)
 
 
+class Batches:
+    """Whole batches from an iterable that is no DataLoader."""
+
+    def __init__(self, size: int = 16, promised: int | None = None, as_given: Callable[[Tensor], Any] = Tensor.clone) -> None:
+        self.size, self.promised, self.as_given = size, promised, as_given
+
+    def __len__(self) -> int:
+        return self.promised or -(-COUNT // self.size)
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, COUNT, self.size):
+            yield tuple(self.as_given(part[start : start + self.size]) for part in (X, Y))
+
+
+@pytest.mark.parametrize("batches", [Batches(), list(Batches()), Batches(as_given=Tensor.numpy)])
+def test_whole_batches_are_taken_as_they_are(batches: Any) -> None:
+    raw = read_own({"train": batches, "test": batches})
+    assert raw.settings == {"data.val": 0.0, "train.batch_size": 16}
+    assert any("gives whole batches, the first of 16 examples: each is taken as it is" in note for note in raw.notes)
+    dataset = build(raw)
+    loader = make_loader(dataset.train, 16, seed=0, device=torch.device("cpu"))
+    assert [len(loader(step).targets) for step in range(4)] == [16, 16, 8, 16]
+    assert torch.equal(loader(4).inputs, X[16:32])
+    assert torch.equal(loader(4).targets, Y[16:32])
+
+
+class Promising(Passing):
+    def __init__(self, promised: int) -> None:
+        self.promised = promised
+
+    def __len__(self) -> int:
+        return self.promised
+
+
+@pytest.mark.filterwarnings("ignore:Length of IterableDataset")
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (Promising(60), "Promising has a length of 60 and gives 40 examples: these are an epoch"),
+        (Promising(30), "Promising has a length of 30 and gives 40 examples: these are an epoch"),
+        (DataLoader(Promising(60), batch_size=10), "Promising has a length of 6 and gives 4 batches: these are an epoch"),
+        (Batches(promised=5), "Batches has a length of 5 and gives 3 batches: these are an epoch"),
+        (Promising(COUNT), None),
+        (Passing(), None),
+        (DataLoader(Passing(), batch_size=10), None),
+    ],
+)
+def test_a_length_that_is_not_kept_is_said(data: Any, said: str | None) -> None:
+    notes = [note for note in read_own({"train": data, "test": Made()}).notes if "has a length of" in note]
+    assert notes == ([said] if said else [])
+
+
 class Unsized(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         return X[index], 0
@@ -276,12 +328,13 @@ class Unsized(Dataset[Any]):
         (((X[index], 0) for index in range(9)), "generator can be read only once"),
         ({"train": Made(), "tset": Made()}, "the data have the parts 'train', 'tset'"),
         ({"test": Made()}, "the data have the parts 'test'"),
-        ({"train": Made(), "test": 3}, "test is a int; give a data set, a DataLoader"),
+        ({"train": Made(), "test": 3}, "test is an int; give a data set, a DataLoader"),
         (Made(lambda index: (X[index], -1 if index == 7 else 0)), "example 7 has the target -1, which is not a class"),
         (Made(lambda index: (X[index], float("nan") if index == 7 else 0.5)), "example 7 has the target nan"),
         (Made(lambda index: (X[index], "cat" if index == 7 else 0)), "example 7 cannot be put|examples 0, 1, 2, 3"),
         (Made(lambda index: (X[index], "cat")), "gives the label 'cat', and a class is a whole number; give its place"),
         (Made(lambda index: (X[index], torch.rand(3))), r"targets of shape \(40, 3\)"),
+        (Made(lambda _index: (X, Y)), "gives a batch of 40 for each example; give single ones, or an iterable of the batches"),
         (Made(lambda index: X[index]), "give \\(inputs, target\\)"),
         ({"train": Made(), "test": Made(lambda index: (X[index, 0], 0))}, r"train float32 \(2,\), test float32 \(\)"),
     ],

@@ -414,7 +414,7 @@ WRONG: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (Mixed, {}, ModelError, r"Mixed has one.bias on cpu and two.bias on meta"),
     (Nothing, {}, ModelError, "has no parameters"),
     (Broken, {}, ModelError, "Broken cannot be built: OSError: no weights"),
-    (lambda: 5, {}, ModelError, "gives a int, and a torch.nn.Module is wanted"),
+    (lambda: 5, {}, ModelError, "gives an int, and a torch.nn.Module is wanted"),
     (Net, {"settings": {"model.hiden": 3}}, ConfigError, "unexpected keyword argument 'hiden'"),
     (Net(), {"settings": {"model.hidden": 3}}, ConfigError, "model.hidden is for a model that is still to be built"),
     (Net(), {"optimizer": torch.optim.LBFGS}, ConfigError, "LBFGS evaluates the model several times"),
@@ -467,6 +467,12 @@ def test_a_failing_forward_keeps_the_user_s_frames_and_no_others() -> None:
     assert "test_own_model.py" in raised.value.frames
     assert "torch/nn" not in raised.value.frames
     assert "goodfit/training" not in raised.value.frames
+
+
+def test_a_batch_too_small_for_batch_normalisation_is_said() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    with pytest.raises(RunError, match=r"with a batch of \(1, 6\): .* train with a larger batch_size"):
+        train(model, batch_size=1)
 
 
 def test_what_the_optimizer_was_not_given_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -636,6 +642,13 @@ MISTAKES: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
         {},
         DataError,
         "gives the label 'cat', and a class is a whole number; give its place in a list of the classes",
+    ),
+    (
+        Net(),
+        [{"x": row, "z": row, "label": place % 3} for place, row in enumerate(torch.from_numpy(X))],
+        {},
+        ModelError,
+        "unexpected keyword argument 'z'; it is called with each of them: let its forward take them, or leave them out",
     ),
     (Net(), (X, Y / 2), {}, ModelError, "must give 1; if they are classes, give them as whole numbers"),
     ("net.py", (X, Y), {}, ModelError, "'net.py' names a file and no class in it; name both, such as model=.net.py:Net"),

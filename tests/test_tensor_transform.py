@@ -108,7 +108,8 @@ def test_encode_shares_the_memory_of_float32():
         ([[1, 2], [3]], "same shape"),
         ([["a", "b"]], "encode text first"),
         (np.array([[1, None]]), "object"),
-        (3.0, "a single float64"),
+        (3.0, "the input is 3.0; an array of examples is needed"),
+        ("seven.png", "the input is 'seven.png'; an array of examples is needed"),
         (torch.zeros(2, 2).to_sparse(), "not one array"),
     ],
 )

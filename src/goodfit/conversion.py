@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.old_files import OldFile, read_old_file
 from goodfit.artefacts.predictor import Predictor
+from goodfit.artefacts.tensor_file import is_finite
 from goodfit.config import Config, Layer, ModelConfig, merge
 from goodfit.data.dataset import TargetScale
 from goodfit.data.stream import first_examples
@@ -91,7 +92,9 @@ def convert_file(
     known = _known_arguments(old, config, own)
     if known:
         said = ", ".join(f"{key} = {value!s:.60}" for key, value in known.items() if key != "model.layers") or "its own layers"
-        screen.say(f"the model is built with {said}, as {path.name} says")
+        is_shaped = not own and "model.hidden" in known
+        evidence = f"the weights in {path.name} are shaped" if is_shaped else f"{path.name} says"
+        screen.say(f"the model is built with {said}, as {evidence}")
     has_data = data is not None or any("data.name" in layer.values for layer in layers)
     layers = [Layer("convert", {"train.precision": "fp32"}), Layer(path.name, known), *layers]
     if not has_data:
@@ -105,7 +108,7 @@ def convert_file(
     if changed := matched.changed_types(module, old.tensors):
         screen.say(changed)
     for name, tensor in old.tensors.items():
-        if not torch.isfinite(tensor.float()).all():
+        if not is_finite(tensor):
             screen.say(f"{name} holds numbers that are not finite; what the model gives is of no use")
     file = _model_file(made, matched.tensors_for(module, old.tensors), _record(made, old, matched, has_data))
     test = _measure(made, file, own) if has_data else None

@@ -39,6 +39,7 @@ __all__ = [
     "RunError",
     "in_python",
     "in_python_words",
+    "kind_of",
     "unknown_name",
 ]
 
@@ -127,6 +128,12 @@ class Interrupted(BaseException):
         super().__init__(signum, saved)
         self.signum = signum
         self.saved = saved
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, such as "a Tensor" or "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:

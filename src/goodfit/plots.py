@@ -20,7 +20,7 @@ from goodfit.artefacts.predictor import Estimate, Prediction
 from goodfit.artefacts.run import Run
 from goodfit.data.images import open_picture
 from goodfit.display.text import count, number, percent, printable
-from goodfit.errors import DataError, FileError
+from goodfit.errors import DataError, FileError, kind_of
 from goodfit.evaluation.metrics import ClassificationEvaluation, Evaluation
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def plot_prediction(image: Any, prediction: Prediction | Estimate) -> "Figure":
     to 1. Ask the predictor for more classes with `top`. Raises DataError for a picture that cannot be read.
     """
     if not isinstance(prediction, Prediction | Estimate):
-        raise DataError(f"a {type(prediction).__name__} is no prediction; give one picture, and what the predictor says of it")
+        raise DataError(f"{kind_of(prediction)} is no prediction; give one picture, and what the predictor says of it")
     return plot_predictions([Pictured(image, prediction)])
 
 
@@ -246,7 +246,7 @@ def plot_confusion(evaluation: Evaluation) -> "Figure":
     Raises DataError for the evaluation of a regression.
     """
     if not isinstance(evaluation, ClassificationEvaluation):
-        raise DataError(f"a {type(evaluation).__name__} has no confusion matrix; give the evaluation of a classification")
+        raise DataError(f"{kind_of(evaluation)} has no confusion matrix; give the evaluation of a classification")
     import numpy as np
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter

@@ -86,8 +86,8 @@ def rehearse(
     notes += _unused(found, module)
     values: dict[str, Any] = {"model.outputs": meaning}
     if own.model:
-        architecture = _architecture(own, config, dataset, found.columns, module)
-        notes += _changed(start, module) if start else _told_once(module, architecture, dataset)
+        architecture, why_code = _architecture(own, config, dataset, found.columns, module)
+        notes += _changed(start, module) if start else _told_once(module, architecture, why_code, dataset)
         values |= {"model.name": architecture.name, "model.frozen": _frozen(config, module)}
         values |= {f"model.{key}": value for key, value in architecture.arguments.items()}
     assert architecture
@@ -126,11 +126,11 @@ def _try_loss(
     return [f"your loss is what training makes small; val and test loss, which choose the best epoch, are the plain {plain}"]
 
 
-def _told_once(module: nn.Module, architecture: Architecture, dataset: Dataset) -> list[str]:
+def _told_once(module: nn.Module, architecture: Architecture, why_code: str, dataset: Dataset) -> list[str]:
     """Return what is to be known of a model of the user's own that is trained from its beginning."""
     notes, name = [], type(module).__name__
-    if type(module) is nn.Sequential and architecture.is_code:
-        notes.append(f"the Sequential cannot be stored as its layers, so its model file will ask for code: {_why_not(module)}")
+    if why_code:
+        notes.append(f"the Sequential cannot be stored as its layers, so its model file will ask for code: {why_code}")
     elif architecture.is_code:
         notes.append(f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model=")
     if dataset.task == "regression":
@@ -275,14 +275,6 @@ def _check_total(name: str, found: Probe, meaning: OutputMeaning) -> None:
         )
 
 
-def _why_not(module: nn.Module) -> str:
-    try:
-        describe_layers(module)
-    except NotDescribable as reason:
-        return str(reason)
-    return ""
-
-
 def _changed(start: ModelFile, module: nn.Module) -> list[str]:
     """Say it where the class is not written as it was when its weights were saved."""
     written, found = start.architecture.source, source_of(type(module))
@@ -318,16 +310,19 @@ def _total_steps(config: Config, dataset: Dataset) -> int:
     return config.train.epochs * batches_per_epoch(dataset.train, size)
 
 
-def _architecture(own: OwnCode, config: Config, dataset: Dataset, columns: int, module: nn.Module) -> Architecture:
-    """Return how files speak of the module: as layers, where it is nothing but them, else by the name of its code."""
+def _architecture(own: OwnCode, config: Config, dataset: Dataset, columns: int, module: nn.Module) -> tuple[Architecture, str]:
+    """Return how files speak of the module: as layers, where it is nothing but them, else by the name of its code.
+
+    Beside it, why a Sequential is not its layers.
+    """
     assert own.model
-    shape = dataset.transform.input_shape
+    shape, why_code = dataset.transform.input_shape, ""
     if type(module) is nn.Sequential:
         try:
-            return Architecture("sequential", {"layers": describe_layers(module)}, shape, columns)
-        except NotDescribable:
-            pass
+            return Architecture("sequential", {"layers": describe_layers(module)}, shape, columns), ""
+        except NotDescribable as reason:
+            why_code = str(reason)
     name = config.model.name if config.model.name != "sequential" else own.model.name
     named = code_name(type(module)) if "<" in name else name  # what has no name is known by what it builds
     arguments = {} if own.model.module is not None else own.arguments
-    return Architecture(named, arguments, shape, columns, source_of(type(module)))
+    return Architecture(named, arguments, shape, columns, source_of(type(module))), why_code

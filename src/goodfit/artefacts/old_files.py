@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from goodfit.artefacts.document import check_tensor_table
-from goodfit.errors import FileError
+from goodfit.errors import FileError, kind_of
 from goodfit.models.sequential import NotDescribable, describe_layers
 
 __all__ = ["OldFile", "read_old_file"]
@@ -154,7 +154,7 @@ def _find_state_dict(content: Any, path: Path) -> tuple[Mapping[str, Any], Mappi
         return state, {}
     if not isinstance(content, Mapping):
         raise FileError(
-            f"{str(path)!r} holds a {type(content).__name__} and no state dict; save one: torch.save(net.state_dict(), ...)"
+            f"{str(path)!r} holds {kind_of(content)} and no state dict; save one: torch.save(net.state_dict(), ...)"
         )
     states = {name: state for name, value in content.items() if (state := _as_state_dict(value)) is not None}
     name = next((name for name in STATE_KEYS if name in states), next(iter(states)) if len(states) == 1 else None)

@@ -15,7 +15,7 @@ from goodfit.data.dataset import Part, RawData, SplitName, Task
 from goodfit.data.image_transform import fit_image_transform
 from goodfit.data.targets import check_classes, encode_classes, read_targets
 from goodfit.data.tensor_transform import as_array, as_float32, fit_tensor_transform
-from goodfit.errors import DataError
+from goodfit.errors import DataError, kind_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def read_arrays(data: Any, task: Task | None = None, classes: Sequence[str] | No
         raise DataError(f"{name} has the parts {list(parts)}; give a pair (X, y), or a dict of pairs for train, val and test")
     for split, pair in parts.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise DataError(f"{name}: {split} is a {type(pair).__name__}; give a pair (X, y) of tensors, arrays or lists")
+            raise DataError(f"{name}: {split} is {kind_of(pair)}; give a pair (X, y) of tensors, arrays or lists")
     return _raw_data(name, {split: (parts[split][0], parts[split][1]) for split in SPLITS if split in parts}, task, classes)
 
 
@@ -198,7 +198,7 @@ def _match(y: Any, classes: Sequence[str], what: str) -> Tensor:
     unknown = [name for name in names if name not in classes]
     if unknown:
         known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-        raise DataError(f"{what} has the class {unknown[0]!r}, which was not trained on; the classes are {known}")
+        raise DataError(f"{what} has the class {unknown[0]!r}, which is none of those that are trained on: {known}")
     return torch.tensor([classes.index(name) for name in names])[indices]
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Subset, default_convert
 
 from goodfit.data.iterables import IterableReader
 from goodfit.data.reading import MapReader, Workers, listed
 from goodfit.data.samplers import list_batches
 from goodfit.data.targets import advice_on
-from goodfit.errors import DataError
+from goodfit.errors import DataError, kind_of
 from goodfit.inputs import Inputs, apply, tensors
 
-__all__ = ["TARGET_NAMES", "Examples", "Labels", "Progress", "Sampling", "separate"]
+__all__ = ["TARGET_NAMES", "Examples", "Labels", "Progress", "Sampling", "rows_of_batch", "separate"]
 
 TARGET_NAMES = ("label", "labels", "target", "targets", "y")  # of a dict's entry
 STORED_TARGETS = ("targets", "labels", "y")  # of a data set's attribute
@@ -209,12 +209,25 @@ def separate(batch: Any, name: str) -> tuple[Inputs, Tensor]:
         raise DataError(f"{name} gives batches of {_describe(batch)}; give every tensor one row for each example")
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
+    if targets.ndim == 2 and all(tensor.shape[:2] == targets.shape for tensor in tensors(found)):
+        raise DataError(
+            f"{name} gives a batch of {targets.shape[1]} for each example; give single ones, or an iterable of the batches"
+        )
     if targets.ndim != 1 or targets.is_complex():
         raise DataError(
             f"{name} gives targets of shape {tuple(targets.shape)}; {advice_on(targets.numpy())} "
             "(what mixes or smooths labels is train.label_smoothing, augment.mixup and augment.cutmix)"
         )
     return found, targets.long() if targets.dtype == torch.bool else targets
+
+
+def rows_of_batch(item: Any, name: str) -> int:
+    """Return the number of examples of an iterable's item that is a batch: two or more rows, and a target for each; else 0."""
+    try:
+        inputs, targets = separate(default_convert(item), name)
+    except DataError:
+        return 0
+    return len(targets) if len(targets) > 1 and all(tensor.ndim > 1 for tensor in tensors(inputs)) else 0
 
 
 def _inputs(value: Any) -> Inputs | None:
@@ -237,8 +250,8 @@ def _describe(value: Any) -> str:
     if isinstance(value, tuple | list) and len(value) <= 8 and any(isinstance(part, Tensor | tuple | list) for part in value):
         return "(" + ", ".join(map(_describe, value)) + ")"
     if isinstance(value, tuple | list) and value:
-        return f"a {type(value).__name__} of {type(value[0]).__name__}"
-    return f"a {type(value).__name__}"
+        return f"{kind_of(value)} of {type(value[0]).__name__}"
+    return f"{kind_of(value)}"
 
 
 def _stored_targets(data_set: Any) -> Tensor | None:

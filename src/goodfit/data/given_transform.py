@@ -11,7 +11,7 @@ from torch import Tensor
 from goodfit.data.examples import Examples
 from goodfit.data.tensor_transform import TensorTransform, as_array
 from goodfit.data.transforms import Transform
-from goodfit.errors import DataError
+from goodfit.errors import DataError, kind_of
 from goodfit.inputs import Inputs, tensors
 
 __all__ = ["GivenTransform", "fit_given_transform"]
@@ -148,4 +148,4 @@ def _describe(examples: Any) -> str:
     if isinstance(examples, Mapping):
         return f"a dict of {', '.join(map(str, examples)) or 'nothing'}"
     length = f" of {len(examples)}" if isinstance(examples, tuple | list) else ""
-    return f"a {type(examples).__name__}{length}"
+    return f"{kind_of(examples)}{length}"

@@ -9,7 +9,7 @@ from itertools import accumulate, count, islice
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, default_convert
 
 from goodfit.data.reading import Collate, collate_examples, undisturbed
 from goodfit.errors import DataError
@@ -92,7 +92,7 @@ class IterableReader:
         return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def _batch(self, indices: Sequence[int], taken: list[Any]) -> Any:
-        return taken[0] if self.gives_batches else collate_examples(self.collate, indices, taken, self.name)
+        return default_convert(taken[0]) if self.gives_batches else collate_examples(self.collate, indices, taken, self.name)
 
     def _items(self, seed: int, epoch: int, start: int = 0) -> Generator[Any, None, None]:
         """Give what a pass gives from item `start` on, which is where its state is, each item at its own address."""

@@ -1,6 +1,7 @@
 """Data sets, DataLoaders and iterables of the user's own, read into stores where goodfit knows them, else as they are."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.utils.data import (
 
 from goodfit.data.compose import read_compose
 from goodfit.data.dataset import Part, RawData, SplitName, Task
-from goodfit.data.examples import TARGET_NAMES, Examples, Labels, Progress, Sampling
+from goodfit.data.examples import TARGET_NAMES, Examples, Labels, Progress, Sampling, rows_of_batch
 from goodfit.data.folder import SPLIT_NAMES, read_samples
 from goodfit.data.given_transform import fit_given_transform
 from goodfit.data.hugging_face import as_tensors, is_hugging_face
@@ -31,7 +32,7 @@ from goodfit.data.recognize import Decode, Recognized, class_names, read_labels,
 from goodfit.data.samplers import list_batches
 from goodfit.data.tensor_transform import as_array
 from goodfit.data.transforms import Transform
-from goodfit.errors import DataError
+from goodfit.errors import DataError, kind_of
 from goodfit.inputs import tensors
 
 __all__ = ["describe_inputs", "is_own", "read_own"]
@@ -133,16 +134,14 @@ def _take(split: SplitName, part: Any, timeout: float) -> Given:
     """Say what a part is; raise DataError if it is empty or nothing that can be read."""
     if isinstance(part, tuple | list) and not is_own(part):
         if len(part) != 2:
-            raise DataError(
-                f"{split} is a {type(part).__name__} of {len(part)}; give a pair (X, y), a data set or a DataLoader"
-            )
+            raise DataError(f"{split} is {kind_of(part)} of {len(part)}; give a pair (X, y), a data set or a DataLoader")
         part = TensorDataset(*(torch.from_numpy(as_array(values, split).copy()) for values in part))
     if isinstance(part, DataLoader):
         found = _take_loader(split, part, timeout)
     elif is_own(part):
-        found = Given(_name(part), part)
+        found = _take_alone(part)
     else:
-        raise DataError(f"{split} is a {type(part).__name__}; give a data set, a DataLoader, or a pair (X, y)")
+        raise DataError(f"{split} is {kind_of(part)}; give a data set, a DataLoader, or a pair (X, y)")
     if found.is_map:
         if not len(found.data_set):
             raise DataError(f"{found.name} has no examples for {split}; add some, or name other data")
@@ -154,7 +153,21 @@ def _take(split: SplitName, part: Any, timeout: float) -> Given:
     note = f"{found.name} can only be read in its own order, from its start"
     if not (hasattr(found.data_set, "state_dict") and hasattr(found.data_set, "load_state_dict")):
         note += ": a resumed run reads again what came before"
-    return replace(found, is_whole=True, notes=(note,))
+    return replace(found, is_whole=True, notes=(*found.notes, note))
+
+
+def _take_alone(part: Any) -> Given:
+    """Take what comes in no DataLoader: a data set, a list or an iterable of examples, or of whole batches."""
+    name = _name(part)
+    begins_anew = isinstance(part, list) or (hasattr(part, "__iter__") and not _is_map(part) and not hasattr(part, "__next__"))
+    rows = 0
+    if begins_anew:
+        with closing(IterableReader(name, part, gives_batches=True).read_all(1)) as items:
+            rows = next((rows_of_batch(item, name) for item in items), 0)
+    if not rows:
+        return Given(name, part)
+    note = f"{name} gives whole batches, the first of {rows} examples: each is taken as it is"
+    return Given(name, part, gives_batches=True, batch_size=rows, notes=(note,))
 
 
 def _take_loader(split: SplitName, loader: "DataLoader[Any]", timeout: float) -> Given:
@@ -244,6 +257,7 @@ def _as_they_are(
     named = {split: _class_names(part.data_set) for split, part in given.items()}
     known = {split: names for split, names in named.items() if names}
     task, names, targets, reason = read_labels(name, labels, known, task, classes)
+    reasons = (reason, *(_shortfall(given[split], examples) for split, (examples, _) in measured.items()))
     parts = {}
     for split, (examples, found) in measured.items():
         if task == "classification":
@@ -251,11 +265,24 @@ def _as_they_are(
         parts[split] = Part(examples, targets[split], _names(examples))
     travels = _travelling(given, {split: examples for split, (examples, _) in measured.items()}, decode)
     if travels is None:
-        notes = [reason, *dict.fromkeys(_note(part) for part in given.values())]
+        notes = [*reasons, *dict.fromkeys(_note(part) for part in given.values())]
         return RawData(name, task, tuple(names), parts, fit_given_transform, tuple(filter(None, notes)))
     transform, whose = travels
     note = f"{name} is read through its own code for training; what travels with the model is the transform of {whose}"
-    return RawData(name, task, tuple(names), parts, lambda *_: transform, tuple(filter(None, (reason, note))))
+    return RawData(name, task, tuple(names), parts, lambda *_: transform, tuple(filter(None, (*reasons, note))))
+
+
+def _shortfall(part: Given, examples: Examples) -> str:
+    """Say where an iterable gives another number of items than its length promises."""
+    if part.is_map or not hasattr(part.data_set, "__len__"):
+        return ""
+    try:
+        promised = len(part.data_set)
+    except TypeError:  # a DataLoader has a length, its iterable data set none
+        return ""
+    assert isinstance(examples.reader, IterableReader)
+    found, unit = (len(examples.reader.sizes), "batches") if part.gives_batches else (len(examples), "examples")
+    return f"{part.name} has a length of {promised} and gives {found} {unit}: these are an epoch" if promised != found else ""
 
 
 def _travelling(

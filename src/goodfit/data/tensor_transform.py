@@ -136,7 +136,7 @@ def as_float32(values: Any, what: str) -> Tensor:
     """
     array = as_array(values, what)
     if not array.ndim:
-        raise DataError(f"{what} is a single {array.dtype} value; an array of examples is needed")
+        raise DataError(f"{what} is {array.item()!r:.60}; an array of examples is needed")
     if array.dtype.kind not in "fiub":
         raise DataError(f"{what} holds {array.dtype} values; numbers are needed: encode text first, or pass a table file")
     with np.errstate(over="ignore"):  # becomes infinity, reported below with the number itself

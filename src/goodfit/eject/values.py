@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from goodfit.errors import kind_of
+
 __all__ = ["CannotWriteError", "Code", "Frame", "Row", "Static", "Value", "lift", "literal", "name", "parse"]
 
 ALIASES = {"torch": "torch", "torch.nn.functional": "F", "torch.nn": "nn", "numpy": "np", "math": "math"}
@@ -97,7 +99,7 @@ def literal(value: Any) -> ast.expr:
         return name(ALIASES[value.__name__])
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return _named(value)
-    raise CannotWriteError(f"a {type(value).__name__} cannot be written as code")
+    raise CannotWriteError(f"{kind_of(value)} cannot be written as code")
 
 
 def _named(value: Any) -> ast.expr:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from goodfit.errors import ModelError
+from goodfit.errors import ModelError, kind_of
 
 __all__ = ["OutputMeaning", "check_outputs", "in_float32", "log_probabilities", "num_columns", "prediction_of", "probabilities"]
 
@@ -29,7 +29,7 @@ def prediction_of(outputs: Any) -> Tensor:
     elif isinstance(outputs, Sequence) and outputs:
         found = outputs[0]
     if not isinstance(found, Tensor):
-        raise ModelError(f"the model gives a {type(found).__name__} where a tensor of numbers is wanted; return its prediction")
+        raise ModelError(f"the model gives {kind_of(found)} where a tensor of numbers is wanted; return its prediction")
     return found.unsqueeze(1) if found.ndim == 1 else found
 
 
@@ -90,7 +90,7 @@ def check_outputs(outputs: object, meaning: OutputMeaning, num_outputs: int) -> 
     columns = num_columns(meaning, num_outputs)
     wanted = f"(N, {columns}) numbers, one {'per class' if columns > 1 else 'per example'}"
     if not isinstance(outputs, Tensor):
-        raise ModelError(f"the model gives a {type(outputs).__name__} where a tensor of {wanted} is wanted; return that alone")
+        raise ModelError(f"the model gives {kind_of(outputs)} where a tensor of {wanted} is wanted; return that alone")
     one_is_enough = meaning == "probabilities" and num_outputs == 2  # that of the second class
     if outputs.ndim != 2 or outputs.shape[1] not in ((1, 2) if one_is_enough else (columns,)):
         raise ModelError(f"the model's outputs have the shape {tuple(outputs.shape)}, not {wanted}; change its last layer")

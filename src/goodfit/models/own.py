@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from goodfit.errors import ConfigError, FileError, ModelError
+from goodfit.errors import ConfigError, FileError, ModelError, kind_of
 from goodfit.user_code import blame, code_name, load_code, said
 
 __all__ = ["OwnModel", "check_module", "copied", "load_weights", "own_model"]
@@ -51,7 +51,7 @@ class OwnModel:
         except Exception as error:
             raise blame(ModelError(f"{self.name} cannot be built: {said(error)}; correct it and try again"), error) from error
         if not isinstance(module, nn.Module):
-            raise ModelError(f"{self.name} gives a {type(module).__name__}, and a torch.nn.Module is wanted; return one")
+            raise ModelError(f"{self.name} gives {kind_of(module)}, and a torch.nn.Module is wanted; return one")
         check_module(module, self.name)
         return module
 
@@ -85,9 +85,7 @@ def check_module(module: nn.Module, name: str) -> None:
         raise ModelError(f"{name} has no parameters, so there is nothing to train; assign its layers as attributes")
     for key, value in module.state_dict().items():
         if not isinstance(value, Tensor):
-            raise ModelError(
-                f"{name} keeps {key!r}, a {type(value).__name__}, in its state, and files hold tensors; make it one"
-            )
+            raise ModelError(f"{name} keeps {key!r}, {kind_of(value)}, in its state, and files hold tensors; make it one")
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> nn.Module:

@@ -132,7 +132,10 @@ def calling(module: nn.Module, inputs: Inputs, name: str) -> Iterator[None]:
     except Exception as error:
         inner = _innermost(open_calls)
         said_there = f"{inner}: " if inner else ""
-        raise blame(ModelError(f"{name} cannot take a batch of {_shapes(inputs)}: {said_there}{said(error)}"), error) from error
+        message = f"{name} cannot take a batch of {_shapes(inputs)}: {said_there}{said(error)}"
+        if isinstance(error, TypeError) and not inner and not isinstance(inputs, Tensor):
+            message += "; it is called with each of them: let its forward take them, or leave them out of the examples"
+        raise blame(ModelError(message), error) from error
     finally:
         for handle in handles:
             handle.remove()

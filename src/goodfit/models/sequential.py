@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from goodfit.errors import ConfigError, ModelError, unknown_name
+from goodfit.errors import ConfigError, ModelError, kind_of, unknown_name
 from goodfit.models.arguments import Example, describe_kind, is_allowed
 from goodfit.models.outputs import check_outputs
 
@@ -93,7 +93,7 @@ def describe_layers(module: nn.Module) -> list[Layer]:
     parameters are frozen is not described.
     """
     if type(module) is not nn.Sequential:
-        raise NotDescribable(f"it is a {type(module).__qualname__}, and not an nn.Sequential itself")
+        raise NotDescribable(f"it is {kind_of(module)}, and not an nn.Sequential itself")
     if not len(module):
         raise NotDescribable("it has no layers")
     with torch.device("meta"):
@@ -208,7 +208,7 @@ def _describe(sequential: nn.Module, numbers: Iterator[int], path: str = "", dep
             raise NotDescribable(f"it has more than {MAX_LAYERS} layers")
         if layer is None or (type(layer) is not nn.Sequential and LAYERS.get(type(layer).__name__) is not type(layer)):
             is_changed = layer is not None and is_parametrized(layer)
-            kind = "parametrised" if is_changed else f"a {type(layer).__qualname__}, which is none of the layers that are data"
+            kind = "parametrised" if is_changed else f"{kind_of(layer)}, which is none of the layers that are data"
             raise NotDescribable(f"{place!r} is {kind}")
         _check_plain(layer, repr(place))
         entry: Layer = {"name": name, "layer": type(layer).__name__}
@@ -262,7 +262,7 @@ def _check_tensors(module: nn.Module) -> None:
     tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
     for name, tensor in tensors:
         if type(tensor) not in (nn.Parameter, Tensor):
-            raise NotDescribable(f"{name!r} is a {type(tensor).__qualname__}")
+            raise NotDescribable(f"{name!r} is {kind_of(tensor)}")
         if tensor.dtype not in (torch.float32, torch.int64):
             raise NotDescribable(f"{name!r} is {str(tensor.dtype).removeprefix('torch.')}, and not float32")
         # Of parameters that share their numbers each is a tensor of its own; on the meta device there are no numbers.

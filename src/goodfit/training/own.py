@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from goodfit.config import OptimConfig
-from goodfit.errors import ConfigError, ModelError
+from goodfit.errors import ConfigError, ModelError, kind_of
 from goodfit.models.outputs import OutputMeaning, prediction_of
 from goodfit.models.own import OwnModel, copied
 from goodfit.user_code import blame, code_name, said
@@ -172,7 +172,7 @@ def build_own_optimizer(given: Any, module: nn.Module, settings: OptimConfig) ->
         except Exception as error:
             raise blame(ConfigError(f"the optimiser {name} cannot be built: {said(error)}"), error) from error
     if not isinstance(optimizer, Optimizer):
-        raise ConfigError(f"{name} gives a {type(optimizer).__name__}, and a torch.optim.Optimizer is wanted")
+        raise ConfigError(f"{name} gives {kind_of(optimizer)}, and a torch.optim.Optimizer is wanted")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("LBFGS evaluates the model several times a step, which goodfit does not; choose another optimiser")
     owned = {id(parameter) for parameter in module.parameters()}
@@ -201,7 +201,7 @@ def _check_state(optimizer: Optimizer, name: str) -> None:
     for value in [*kept, *(value for group in groups for value in group.values())]:
         if not isinstance(value, Tensor) and not _is_json(value):
             raise ConfigError(
-                f"the optimiser {name} keeps a {type(value).__name__} in its state, which no checkpoint can hold; "
+                f"the optimiser {name} keeps {kind_of(value)} in its state, which no checkpoint can hold; "
                 "keep tensors and numbers"
             )
 
