@@ -573,10 +573,10 @@ def test_an_error_shows_the_line_that_asked_and_none_of_the_package(tmp_path: Pa
     [
         (lambda trainer: trainer.set_learning_rate(-1), "-1 is no learning rate; give a number from 0 on"),
         (lambda trainer: trainer.set_learning_rate("x"), "'x' is no learning rate"),
-        (lambda trainer: trainer.steps(until="a"), "until = 'a' is no number of steps; give a whole number up to 10"),
+        (lambda trainer: trainer.steps(until="a"), "until = 'a' is no number of steps; give a whole number from 0 on"),
         (lambda trainer: trainer.steps(until=-3), "until = -3 is no number of steps"),
         (lambda trainer: trainer.steps(until=11), "until = 11 is beyond the run's 10 steps; give it more epochs="),
-        (lambda trainer: trainer.pictures(step=-1), "step = -1 is no step of a run; give a whole number from 0 on"),
+        (lambda trainer: trainer.pictures(step=-1), "step = -1 is no number of steps; give a whole number from 0 on"),
         (lambda trainer: trainer.save("no/such/folder/model.safetensors"), "No such file or directory; choose another path="),
     ],
 )

@@ -76,7 +76,10 @@ class Session:
         Raises ConfigError for a number beyond the run's last step, after which there is no learning rate.
         """
         with in_python_words():
-            _check_until(until, self.total_steps)
+            if until is not None:
+                _check_number("until", until)
+                if until > self.total_steps:
+                    raise ConfigError(f"until = {until} is beyond the run's {self.total_steps} steps; give it more --epochs")
         take = in_python_words()(partial(next, self.trainer.steps(until), None))
         return iter(take, None)  # nothing is held open between two steps: they may be left where they are
 
@@ -104,8 +107,7 @@ class Session:
         Raises DataError for data that are no pictures, and ConfigError for what is no step.
         """
         dataset = self.plan.dataset
-        if not isinstance(step, Integral) or step < 0:
-            raise ConfigError(f"step = {step!r:.80} is no step of a run; give a whole number from 0 on")
+        _check_number("step", step)
         inputs, targets = self.trainer.batch(step)
         if not isinstance(inputs, Tensor) or inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
             raise DataError(f"{dataset.name} has no pictures: its examples are {dataset.transform.input_shape}; give some")
@@ -179,13 +181,9 @@ def _named(targets: Tensor, classes: tuple[str, ...]) -> list[str]:
     return [", ".join(f"{name} ({share:.0%})" for share, name in parts if share > 0) for parts in mixed]
 
 
-def _check_until(until: int | None, total: int) -> None:
-    if until is None:
-        return
-    if not isinstance(until, Integral) or until < 0:
-        raise ConfigError(f"until = {until!r:.80} is no number of steps; give a whole number up to {total}")
-    if until > total:
-        raise ConfigError(f"until = {until} is beyond the run's {total} steps; give it more --epochs")
+def _check_number(name: str, steps: int) -> None:
+    if not isinstance(steps, Integral) or steps < 0:
+        raise ConfigError(f"{name} = {steps!r:.80} is no number of steps; give a whole number from 0 on")
 
 
 def make_session(plan: Plan, ranks: Ranks, stop_asked: Callable[[], bool]) -> Session:

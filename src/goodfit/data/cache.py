@@ -25,7 +25,7 @@ from typing import Any
 
 from goodfit.data.images import Geometry, Header, opened, read_header, to_pixels
 from goodfit.data.processes import Runner, runner
-from goodfit.data.survey import CHUNK, Survey, survey_pictures
+from goodfit.data.survey import CHUNK, FEW, Survey, survey_pictures
 from goodfit.devices import choose_threads
 from goodfit.errors import DataError
 from goodfit.files import sync_folder
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1  # part of the key: raise it when the same files would give other pixels
-FEW = 200  # as many are decoded in the time it takes to start processes
 SAMPLE = 1024  # headers from which the geometry is guessed
 SIDES = (128, 96, 64, 32)  # of the square that is chosen where the pictures differ
 DAY = 86_400  # seconds

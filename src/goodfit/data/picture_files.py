@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from goodfit.data.processes import runner
-from goodfit.data.survey import CHUNK, Survey, read_names
+from goodfit.data.survey import CHUNK, FEW, Survey, read_names
 from goodfit.devices import choose_threads
 
-__all__ = ["FEW", "PictureFiles"]
+__all__ = ["PictureFiles"]
 
-FEW = 200  # as many are decoded in the time it takes to start processes
 AHEAD_BYTES = 1 << 29  # of pictures that wait for the training
 
 

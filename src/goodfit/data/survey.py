@@ -18,9 +18,10 @@ from goodfit.data.images import Geometry, Header, opened, printable, read_header
 from goodfit.data.processes import Runner
 from goodfit.errors import DataError
 
-__all__ = ["CHUNK", "Survey", "look_at_names", "read_names", "survey_pictures"]
+__all__ = ["CHUNK", "FEW", "Survey", "look_at_names", "read_names", "survey_pictures"]
 
 CHUNK = 32  # pictures in one request to a process
+FEW = 200  # pictures: as many are decoded in the time it takes to start processes
 POWERS = np.stack([np.arange(256), np.arange(256) ** 2], axis=1)  # of the values that a pixel can have
 
 
