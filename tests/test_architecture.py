@@ -15,7 +15,7 @@ MAX_FUNCTION_LINES = 60
 
 # Bottom first; a module may import its own layer's siblings and everything below.
 LAYERS = (
-    ("errors", "user_code", "inputs", "randomness", "files", "html", "signals", "config", "distributed", "devices"),
+    ("errors", "user_code", "inputs", "randomness", "files", "html", "signals", "config", "distributed", "memory", "devices"),
     ("data", "models"),
     ("training", "evaluation"),
     ("artefacts",),

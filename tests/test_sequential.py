@@ -361,7 +361,7 @@ LINEAR = nn.Linear(4, 4)
     [
         (lambda: nn.Linear(2, 2), "it is a Linear, and not an nn.Sequential"),
         (lambda: type("Mine", (nn.Sequential,), {})(nn.ReLU()), "it is a Mine"),
-        (lambda: nn.Sequential(nn.ReLU(), Own(2, 2)), "'1' is a Own, which is none of the layers"),
+        (lambda: nn.Sequential(nn.ReLU(), Own(2, 2)), "'1' is an Own, which is none of the layers"),
         (lambda: nn.Sequential(nn.Sequential(type("ReLU", (nn.Module,), {})())), r"'0\.0' is a ReLU, which is none"),
         (lambda: nn.Sequential(nn.LazyLinear(3)), "'0' is a LazyLinear"),
         (lambda: nn.Sequential(nn.GRU(2, 2)), "'0' is a GRU"),

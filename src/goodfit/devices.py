@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from goodfit.errors import DeviceError
+from goodfit.memory import keeping_memory
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ def choose_threads(count: int) -> int:
 
 @contextmanager
 def computing(device: "torch.device", threads: int, deterministic: bool) -> Iterator[list[str]]:
-    """Compute with `threads` threads, and with kernels that repeat bit for bit, for the length of the block.
+    """Compute with `threads` threads, kept memory, and kernels that repeat bit for bit, for the length of the block.
 
     Yields a list to which the name of each operation that is used, and has no such kernel, is added once.
     """
@@ -117,7 +118,7 @@ def computing(device: "torch.device", threads: int, deterministic: bool) -> Iter
     )
     torch.set_num_threads(threads)
     try:
-        with listening as heard:
+        with keeping_memory(), listening as heard:
             yield heard
     finally:
         torch.set_num_threads(before)

@@ -27,6 +27,7 @@ from goodfit.devices import choose_precision, computing
 from goodfit.distributed import Ranks
 from goodfit.errors import RunError
 from goodfit.files import write_atomically
+from goodfit.memory import keeping_memory
 from goodfit.planning import Plan
 from goodfit.session import Session, make_session
 
@@ -57,7 +58,8 @@ def try_out(plan: Plan, say: Callable[[str], None]) -> Plan:
     file = _file(plan, ways)
     way = _kept(file, ways)
     if way is None:
-        seconds = _measure(plan, ways)
+        with keeping_memory():
+            seconds = _measure(plan, ways)
         if not seconds:
             return plan
         fastest = min(ways, key=lambda each: seconds.get(each, float("inf")))
