@@ -14,6 +14,7 @@ from harness import StopAt, request, run_through, silent, tiny_pictures
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from goodfit import fitting
 from goodfit.artefacts.checkpoint import find_checkpoints, newest_checkpoint
 from goodfit.artefacts.model_file import ModelFile
 from goodfit.artefacts.run import Run
@@ -21,6 +22,7 @@ from goodfit.config import Layer
 from goodfit.devices import computing
 from goodfit.display import Display
 from goodfit.errors import DivergedError, Interrupted
+from goodfit.evaluation.evaluate import evaluate
 from goodfit.models.own import OwnModel
 from goodfit.signals import StopSignals
 from goodfit.testing import evaluate_model
@@ -103,12 +105,17 @@ def test_the_test_split_chooses_nothing(tmp_path: Path) -> None:
         assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
 
 
-def test_without_validation_the_curve_is_on_test_and_counted(tmp_path: Path) -> None:
+def test_without_validation_the_curve_is_on_test_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(fitting, "evaluate", lambda *given: looks.append(given[2]) or evaluate(*given))
     run = run_through({"train": noise()}, tmp_path / "run", BASE | OVERFITTING | {"data.val": 0.0, "train.early_stopping": 1})
     curve = lines(run, "evaluation")
     assert [(line["split"], line["best"]) for line in curve] == [("test", False)] * 8  # nothing stopped it
     assert curve[-1]["loss"] > curve[0]["loss"]
     assert run.test_uses == 8 + 1
+    assert looks == ["test"] * 8  # the last one is of the weights that are kept, so it is the result
+    assert run.test is not None
+    assert (run.test.loss, run.test.accuracy) == (curve[-1]["loss"], curve[-1]["accuracy"])
     assert run.best is not None
     assert (run.best.training["steps"], run.best.val) == (curve[-1]["step"], None)
     assert run.best.tensors.keys() == ModelFile.load(run.last).tensors.keys()

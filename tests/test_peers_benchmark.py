@@ -30,7 +30,11 @@ Train = Callable[[Work], object]
 STEPS, EXAMPLES = 20, 96
 PICTURES = {"mnist-mlp": ((1, 28, 28), 0.5, 0.5, build_digits), "cifar10-quick": ((3, 32, 32), 0.0, 1.0, build_quick)}
 KINDS = ["tiny", *PICTURES]
-NO_TORCH_LOSS = {"goodfit", "Keras on torch"}  # they compute it by code of their own, and goodfit writes it down
+NO_TORCH_LOSS = {
+    "goodfit",
+    "goodfit, precision auto",
+    "Keras on torch",
+}  # they compute it by code of their own, and goodfit writes it down
 # Imported here, as some change the environment when they are.
 TRAINERS = {
     f"{work}, {name}": (work, CONTESTANTS[name].load())
@@ -98,6 +102,18 @@ def test_everyone_has_the_losses_of_goodfit(kind: str, train: Train) -> None:
     work = generated(kind, batch_size=EXAMPLES, epochs=STEPS)
     train(replace(work, build=starting_from(work.build, start)))
     assert work.loss.losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_another_precision_makes_the_same_updates(tmp_path: Path) -> None:
+    expected, _ = losses_of_goodfit("cifar10-quick")
+    work = generated("cifar10-quick", batch_size=EXAMPLES, epochs=STEPS)
+    settings = {**work.goodfit["settings"], "train.precision": "bf16"}
+    run = goodfit.train(
+        out=tmp_path / "run", quiet=True, **options(replace(work, goodfit={**work.goodfit, "settings": settings}))
+    )
+    losses = [line["loss"] for line in run.metrics if line["event"] == "train"]
+    assert losses == pytest.approx(expected, rel=0.01)
+    assert losses != expected
 
 
 @everyone

@@ -35,6 +35,7 @@ class Contestant:
 
 CONTESTANTS = {
     "goodfit": Contestant("with_goodfit", "goodfit"),
+    "goodfit, precision auto": Contestant("with_goodfit", "goodfit", "train_in_any_precision", ("cifar10-quick",)),
     "the note's loop (MNIST)": Contestant("notes", "torchvision", "train_digits", ("mnist-mlp",)),
     "the note's loop (CIFAR-10)": Contestant("notes", "torchvision", "train_pictures", ("cifar10-quick",)),
     "hand-written loop": Contestant("hand_written"),

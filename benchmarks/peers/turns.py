@@ -35,7 +35,7 @@ class Turn:
     seconds: float  # of the updates
     whole: float  # seconds of the call, with all that is done before, between and after them
     cpu: float  # seconds of the processor, over all threads, of the call
-    first: float  # time.perf_counter() after the first update, which the processes of a machine share; of the end if unseen
+    first: float  # time.perf_counter() after the first update, which the processes of a machine share
     peak: int  # bytes that the process has held at most so far
 
 
@@ -44,22 +44,29 @@ class Watch:
     """The moments of the updates."""
 
     synchronizes: bool  # a GPU is behind what it was told to do
-    expected: int
+    expected: int  # updates of the training; a contestant may try some before it
+    epochs: int
     times: list[float] = field(default_factory=list)
 
     def update(self, *_: object) -> None:
         """Take note of one update; of the first and the last when they are done, not only asked for."""
-        if self.synchronizes and len(self.times) in (0, self.expected - 1):
+        if self.synchronizes and len(self.times) % (self.expected // self.epochs) in (0, self.expected // self.epochs - 1):
             import torch
 
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
 
     @property
+    def counted(self) -> list[float]:
+        """The moments of the training's own updates."""
+        return self.times[-self.expected :]
+
+    @property
     def seconds(self) -> float:
-        """The time of all updates, the first taken to be as long as the others are on average."""
-        gaps = len(self.times) - 1
-        return (self.times[-1] - self.times[0]) * (gaps + 1) / gaps if gaps > 0 else 0.0
+        """The time of all updates; the first of an epoch, before which other things are done, as long as the others on average."""
+        size = self.expected // self.epochs
+        epochs = [self.counted[start : start + size] for start in range(0, self.expected, size)]
+        return sum((times[-1] - times[0]) * size / max(1, size - 1) for times in epochs)
 
 
 def take_turn(name: str, request: Request) -> Turn:
@@ -72,13 +79,12 @@ def take_turn(name: str, request: Request) -> Turn:
         watch.times.clear()
         torch.manual_seed(0)
         started, started_cpu = time.perf_counter(), time.process_time()
-        told = train(work)
+        train(work)
         whole, cpu = time.perf_counter() - started, time.process_time() - started_cpu
-    if told is None and len(watch.times) != work.num_updates:
+    if len(watch.times) < work.num_updates:
         raise RuntimeError(f"{name} made {len(watch.times)} updates in place of {work.num_updates}")
-    examples, seconds = work.epochs * len(work.targets), watch.seconds if told is None else told
-    first = watch.times[0] if watch.times else started + whole
-    return Turn(examples, work.num_updates, seconds, whole, cpu, first, _peak_memory())
+    examples = work.epochs * len(work.targets)
+    return Turn(examples, work.num_updates, watch.seconds, whole, cpu, watch.counted[0], _peak_memory())
 
 
 def peak_of_torch() -> int:
@@ -105,7 +111,7 @@ def _prepare(request: Request) -> tuple["Work", Watch]:
     from benchmarks.peers.works import make_work
 
     work = make_work(request)
-    watch = Watch(request.device == "cuda", work.num_updates)
+    watch = Watch(request.device == "cuda", work.num_updates, work.epochs)
     register_optimizer_step_post_hook(watch.update)
     return replace(work, updated=watch.update), watch
 

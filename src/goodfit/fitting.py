@@ -61,6 +61,7 @@ class Fitting:
         self.state = self.session.state
         self.config = self.session.plan.config
         self.curve_split: SplitName = "val" if "val" in self.session.plan.dataset.splits else "test"
+        self.tested: tuple[int, Evaluation] | None = None  # step and result of the last look at the test split
         own, keep = self.session.plan.own, self.config.checkpoint.keep
         self.saver = Saver(self.run.checkpoints, self.log, keep, self.state, at_once=own.is_given) if self.log else None
         self.test_uses = PatientFile(self.run.path / "test_uses.jsonl" if self.log else Path(os.devnull))
@@ -164,21 +165,22 @@ class Fitting:
 
     def _measure(self, model: TrainedModel, split: SplitName) -> Evaluation:
         splits = self.session.plan.dataset.splits
-        return evaluate(model, splits[split], split, self.session.ranks, self.session.trainer.stop_asked)
+        found = evaluate(model, splits[split], split, self.session.ranks, self.session.trainer.stop_asked)
+        if split == "test":
+            self.tested = (self.state.step, found)
+        return found
 
     def _end(self, reason: str) -> bool:
         """Test the best model, write the result into its file, and say that training has ended; a signal may prevent it."""
-        file = ModelFile.load(self.run.model) if self.session.ranks.is_first else None
-        now = self.session.trained_model()
-        best = replace(now, module=copy.deepcopy(now.module))
-        if file:
-            best.module.load_state_dict(file.tensors)
-        self.session.ranks.share(best.module.state_dict().values())
-        try:
-            evaluation = self._measure(best, "test")
-        except EvaluationStopped:
-            return False
         step = self.state.best.step if self.state.best else self.state.step
+        file = ModelFile.load(self.run.model) if self.session.ranks.is_first else None
+        if self.tested is None or self.tested[0] != step:
+            try:
+                self._measure(self._best(file), "test")
+            except EvaluationStopped:
+                return False
+        assert self.tested
+        evaluation = self.tested[1]
         if file:
             self.test_uses.write(line_of_test_use("train", step))
             self.test_uses.sync()
@@ -186,6 +188,15 @@ class Fitting:
         self._tell(TestRecord(step, evaluation))
         self._tell(EndRecord(self.state.step, self._epoch(), reason, self._seconds()))
         return True
+
+    def _best(self, file: ModelFile | None) -> TrainedModel:
+        """Return the model with the weights that the first rank's file holds."""
+        now = self.session.trained_model()
+        best = replace(now, module=copy.deepcopy(now.module))
+        if file:
+            best.module.load_state_dict(file.tensors)
+        self.session.ranks.share(best.module.state_dict().values())
+        return best
 
     def _stops_early(self) -> bool:
         patience = self.config.train.early_stopping
