@@ -5,6 +5,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+# Tests run in several processes, whose threads must not turn in circles while they wait; read when torch is imported.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
+
 import polars as pl  # noqa: F401  (sets environment variables when it is first imported)
 import pytest
 import sklearn  # noqa: F401  (likewise)

@@ -1,5 +1,6 @@
 """Old files of weights, as programs without goodfit save them, made into model files; and files that are none."""
 
+import math
 import os
 import pickle
 import re
@@ -126,12 +127,16 @@ def test_a_checkpoint_becomes_an_mlp_that_needs_no_code_and_other_names_are_matc
     assert predictor(X[0]).label == str(int(net(stored[:1]).argmax()))
 
 
-def test_weights_that_are_not_finite_are_said() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize("number", [0.5, torch.nan])
+def test_weights_that_are_not_finite_are_said(number: float, dtype: torch.dtype) -> None:
     state = network().state_dict()
-    state["output.bias"][1] = torch.nan
+    state["output.bias"][1] = number
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
     torch.save({"input_size": 6, "output_size": 3, "hidden_layers": [16, 8], "state_dict": state}, "checkpoint.pth")
     done = command("convert", "checkpoint.pth", "--model", "mlp", "--out", "mlp.safetensors", *FLAGS)
-    assert "output.bias holds numbers that are not finite" in done.out
+    assert done.code == 0, done.err
+    assert ("output.bias holds numbers that are not finite" in done.out) == math.isnan(number)
 
 
 @pytest.mark.parametrize("layers", [{}, {"layers": ["a", "b", "c"]}])

@@ -61,7 +61,7 @@ class Fitting:
         self.state = self.session.state
         self.config = self.session.plan.config
         self.curve_split: SplitName = "val" if "val" in self.session.plan.dataset.splits else "test"
-        self.tested: tuple[int, Evaluation] | None = None  # step and result of the last look at the test split
+        self.tested: dict[int, Evaluation] = {}  # by its step, the last evaluation of a curve on the test split
         own, keep = self.session.plan.own, self.config.checkpoint.keep
         self.saver = Saver(self.run.checkpoints, self.log, keep, self.state, at_once=own.is_given) if self.log else None
         self.test_uses = PatientFile(self.run.path / "test_uses.jsonl" if self.log else Path(os.devnull))
@@ -145,6 +145,7 @@ class Fitting:
         if not math.isfinite(evaluation.loss):
             raise NotFiniteError(f"the {self.curve_split} loss became {evaluation.loss} by step {state.step}")
         state.evaluated_step = state.step
+        self.tested = {} if validates else {state.step: evaluation}
         better = validates and (state.best is None or evaluation.loss < state.best.loss)
         state.epochs_since_best = 0 if better or not validates else state.epochs_since_best + 1
         if better:
@@ -165,22 +166,16 @@ class Fitting:
 
     def _measure(self, model: TrainedModel, split: SplitName) -> Evaluation:
         splits = self.session.plan.dataset.splits
-        found = evaluate(model, splits[split], split, self.session.ranks, self.session.trainer.stop_asked)
-        if split == "test":
-            self.tested = (self.state.step, found)
-        return found
+        return evaluate(model, splits[split], split, self.session.ranks, self.session.trainer.stop_asked)
 
     def _end(self, reason: str) -> bool:
         """Test the best model, write the result into its file, and say that training has ended; a signal may prevent it."""
         step = self.state.best.step if self.state.best else self.state.step
         file = ModelFile.load(self.run.model) if self.session.ranks.is_first else None
-        if self.tested is None or self.tested[0] != step:
-            try:
-                self._measure(self._best(file), "test")
-            except EvaluationStopped:
-                return False
-        assert self.tested
-        evaluation = self.tested[1]
+        try:
+            evaluation = self.tested.get(step) or self._measure(self._best(file), "test")
+        except EvaluationStopped:
+            return False
         if file:
             self.test_uses.write(line_of_test_use("train", step))
             self.test_uses.sync()

@@ -68,6 +68,8 @@ def is_finite(tensor: Tensor) -> bool:
         return True
     if tensor.dtype == torch.bfloat16:  # which numpy does not know: all bits of the exponent are set
         return not bool(((as_integers(tensor) & 0x7F80) == 0x7F80).any())
+    if tensor.element_size() == 1:  # float8, which only torch knows, and not its isfinite
+        return bool(tensor.float().isfinite().all())
     return bool(np.isfinite(tensor.detach().numpy()).all())
 
 
