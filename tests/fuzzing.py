@@ -159,6 +159,10 @@ class Guard:
             return not sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
         if event == "subprocess.Popen":
             return list(arguments[1])[2:] not in OWN_PROCESSES
+        if event == "ctypes.dlopen" and arguments[0] is None:  # this process's own C library
+            return False
+        if event == "ctypes.dlsym" and arguments[1] in ("mallopt", "malloc_trim"):
+            return False
         if event == "ctypes.dlopen" and self.may_write:
             return arguments[0] != "libnvidia-ml.so.1"
         if event == "import":

@@ -53,25 +53,39 @@ def test_what_is_freed_is_asked_for_again_without_the_kernel() -> None:
     assert plain > 1_000
     assert [name for name, _ in rest] == ["kept", "kept", "given back", "computing", "computing", "given back"]
     for name, number in rest:
-        assert number > 50 if name == "given back" else number < plain / 20
+        assert number > 50 if name == "given back" else number < plain / 4  # a piece may be asked for where others lie
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """What glibc is asked for, in place of doing it."""
+    found: list[tuple[int, ...]] = []
+    for name in ("set_option", "give_back"):
+        monkeypatch.setattr(memory, name, lambda *option: found.append(option))
+    return found
 
 
 @pytest.mark.parametrize("name", CHOSEN_BY_USER)
-def test_what_the_user_chose_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert memory._mallopt() is not None
-    monkeypatch.setenv(name, "glibc.malloc.check=0" if name == "GLIBC_TUNABLES" else "65536")
-    assert memory._mallopt() is None
+def test_what_the_user_chose_stays(name: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "65536")
     with memory.keeping_memory():
-        assert memory.blocks == 0
+        pass
+    assert asked == []
 
 
-def test_blocks_in_blocks_end_with_the_outermost(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(memory, "_mallopt", lambda: lambda *option: asked.append(option))
+@pytest.mark.parametrize("name", ["set_option", "give_back"])
+def test_another_c_library_is_left_alone(name: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, name, None)
+    with memory.keeping_memory():
+        pass
+    assert asked == []
+
+
+def test_blocks_in_blocks_end_with_the_outermost(asked: list[tuple[int, ...]]) -> None:
     with memory.keeping_memory():
         first = list(asked)
         with pytest.raises(KeyError), memory.keeping_memory():
             raise KeyError
         assert asked == first
     assert len(first) == 2
-    assert asked == [*first, (memory.TRIM_THRESHOLD, memory.KEPT_BY_ITSELF)]
+    assert asked == [*first, (memory.TRIM_THRESHOLD, memory.KEPT_BY_ITSELF), (0,)]

@@ -9,9 +9,10 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 __all__ = ["keeping_memory"]
 
@@ -21,16 +22,18 @@ LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes, beyond which a piece is always the k
 KEPT_BY_ITSELF, KEPT_WHILE_COMPUTING = 2 * LARGEST_MMAP_THRESHOLD, (1 << 31) - 1  # bytes at the end of the heap
 CHOSEN_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
+LIBRARY: Any = ctypes.CDLL(None) if sys.platform == "linux" else None  # of this process; glibc alone has what follows
+set_option, give_back = getattr(LIBRARY, "mallopt", None), getattr(LIBRARY, "malloc_trim", None)
+
 lock = Lock()
 blocks = 0  # that are running, in all threads
 
 
 @contextmanager
 def keeping_memory() -> Iterator[None]:
-    """Keep freed memory for the length of the block, which may lie in another; nothing where the C library is not glibc."""
+    """Keep freed memory for the length of the block, which may lie in another; nothing without glibc, or where the user chose."""
     global blocks
-    set_option = _mallopt()
-    if set_option is None:
+    if set_option is None or give_back is None or any(name in os.environ for name in CHOSEN_BY_USER):
         yield
         return
     with lock:
@@ -45,11 +48,4 @@ def keeping_memory() -> Iterator[None]:
             blocks -= 1
             if blocks == 0:
                 set_option(TRIM_THRESHOLD, KEPT_BY_ITSELF)
-                ctypes.CDLL(None).malloc_trim(0)
-
-
-def _mallopt() -> Callable[[int, int], int] | None:
-    """Return glibc's function, None where there is none or the user has set what it sets."""
-    if sys.platform != "linux" or any(name in os.environ for name in CHOSEN_BY_USER):
-        return None
-    return getattr(ctypes.CDLL(None), "mallopt", None)
+                give_back(0)
