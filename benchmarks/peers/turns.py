@@ -50,11 +50,16 @@ class Watch:
 
     def update(self, *_: object) -> None:
         """Take note of one update; of the first and the last when they are done, not only asked for."""
-        if self.synchronizes and len(self.times) % (self.expected // self.epochs) in (0, self.expected // self.epochs - 1):
+        if self.synchronizes and len(self.times) % self.per_epoch in (0, self.per_epoch - 1):
             import torch
 
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
+
+    @property
+    def per_epoch(self) -> int:
+        """The updates of an epoch."""
+        return self.expected // self.epochs
 
     @property
     def counted(self) -> list[float]:
@@ -64,8 +69,8 @@ class Watch:
     @property
     def seconds(self) -> float:
         """The time of all updates; the first of an epoch, before which other things are done, as long as the others on average."""
-        size = self.expected // self.epochs
-        epochs = [self.counted[start : start + size] for start in range(0, self.expected, size)]
+        size, counted = self.per_epoch, self.counted
+        epochs = [counted[start : start + size] for start in range(0, self.expected, size)]
         return sum((times[-1] - times[0]) * size / max(1, size - 1) for times in epochs)
 
 

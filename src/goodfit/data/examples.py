@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, default_convert
+from torch.utils.data import Subset
 
 from goodfit.data.iterables import IterableReader
 from goodfit.data.reading import MapReader, Workers, listed
@@ -224,7 +224,7 @@ def separate(batch: Any, name: str) -> tuple[Inputs, Tensor]:
 def rows_of_batch(item: Any, name: str) -> int:
     """Return the number of examples of an iterable's item that is a batch: two or more rows, and a target for each; else 0."""
     try:
-        inputs, targets = separate(default_convert(item), name)
+        inputs, targets = separate(item, name)
     except DataError:
         return 0
     return len(targets) if len(targets) > 1 and all(tensor.ndim > 1 for tensor in tensors(inputs)) else 0
@@ -251,7 +251,7 @@ def _describe(value: Any) -> str:
         return "(" + ", ".join(map(_describe, value)) + ")"
     if isinstance(value, tuple | list) and value:
         return f"{kind_of(value)} of {type(value[0]).__name__}"
-    return f"{kind_of(value)}"
+    return kind_of(value)
 
 
 def _stored_targets(data_set: Any) -> Tensor | None:

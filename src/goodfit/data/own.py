@@ -252,18 +252,19 @@ def _as_they_are(
     measured = {split: part.examples().measured(progress) for split, part in given.items()}
     for examples, found in measured.values():
         _check_targets(examples, found, task)
-    _check_inputs(name, {split: examples for split, (examples, _) in measured.items()})
+    read = {split: examples for split, (examples, _) in measured.items()}
+    _check_inputs(name, read)
     labels = {split: found for split, (_, found) in measured.items()}
     named = {split: _class_names(part.data_set) for split, part in given.items()}
     known = {split: names for split, names in named.items() if names}
     task, names, targets, reason = read_labels(name, labels, known, task, classes)
-    reasons = (reason, *(_shortfall(given[split], examples) for split, (examples, _) in measured.items()))
+    reasons = (reason, *(_shortfall(given[split], examples) for split, examples in read.items()))
     parts = {}
     for split, (examples, found) in measured.items():
         if task == "classification":
             examples = replace(examples, labels=_labels(found, targets[split], len(names)))
         parts[split] = Part(examples, targets[split], _names(examples))
-    travels = _travelling(given, {split: examples for split, (examples, _) in measured.items()}, decode)
+    travels = _travelling(given, read, decode)
     if travels is None:
         notes = [*reasons, *dict.fromkeys(_note(part) for part in given.values())]
         return RawData(name, task, tuple(names), parts, fit_given_transform, tuple(filter(None, notes)))
