@@ -1,13 +1,20 @@
 """A batch of model inputs: one tensor, several in a row, or several by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Inputs", "apply", "call", "count", "split", "tensors"]
+__all__ = ["Inputs", "SelfTest", "apply", "batch_of_ones", "call", "count", "split", "tensors"]
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+SelfTest = Callable[[Sequence[str], Inputs], None]  # is shown the classes (none: not known yet) and a batch; raises InputError
+
+
+def batch_of_ones(shape: Sequence[int]) -> Tensor:
+    """Return a small batch of inputs of that shape, all ones, float32, that a model is tried on before there are data."""
+    return torch.ones(4, *shape)
 
 
 def tensors(inputs: Inputs) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from goodfit.data.splits import build_dataset
 from goodfit.data.stream import batches_per_epoch
 from goodfit.devices import choose_device, choose_precision, choose_threads
 from goodfit.errors import CodeNeededError, ConfigError
+from goodfit.inputs import SelfTest
 from goodfit.models import model_arguments
 from goodfit.models.outputs import OutputMeaning
-from goodfit.rehearsal import rehearse
+from goodfit.rehearsal import rehearse, self_test
 from goodfit.training.optimizers import default_learning_rate, optimizer_arguments
 from goodfit.training.own import OwnCode
 from goodfit.training.recipes import LEVELS, Recipe, load_recipe
@@ -98,8 +100,10 @@ def make_plan(
     recipe = None if recipe_name in (None, *LEVELS) else load_recipe(recipe_name)
     start, layers = _model_file(layers)
     layers = _with_own_code(layers, own, start)
-    _check_names(_merged(recipe, layers)[0], own)  # what is misspelt is said before data are read, or even fetched
-    dataset, layers = _read_dataset(data, layers, recipe, progress)
+    config, _ = _merged(recipe, layers)
+    _check_names(config, own)  # what is misspelt is said before data are read, or even fetched
+    module_test = partial(self_test, _with_arguments(own, config, start), config, start) if own.model else None
+    dataset, layers = _read_dataset(data, layers, recipe, progress, module_test)
     if start and is_complete:
         dataset = _with_classes_of(start, dataset)
     if recipe is None and not is_complete:
@@ -128,11 +132,11 @@ def _merged(recipe: Recipe | None, layers: Sequence[Layer]) -> tuple[Config, dic
 
 
 def _read_dataset(
-    data: Any, layers: Sequence[Layer], recipe: Recipe | None, progress: Progress | None
+    data: Any, layers: Sequence[Layer], recipe: Recipe | None, progress: Progress | None, module_test: SelfTest | None
 ) -> tuple[Dataset, list[Layer]]:
     """Read and split the data; return them, and the layers over those settings that they bring along."""
     config, _ = _merged(recipe, layers)
-    raw = read_data(config.data.name if data is None else data, config.data, config.transform, progress)
+    raw = read_data(config.data.name if data is None else data, config.data, config.transform, progress, self_test=module_test)
     layers = _with_data_settings(raw, layers)
     config, _ = _merged(recipe, layers)
     settings = config.data
@@ -152,10 +156,8 @@ def _chosen_model(layers: Sequence[Layer]) -> str | None:
 
 def _rehearsed(made: Plan) -> Plan:
     """Try what the user gave as objects, and take what that shows into the plan."""
-    own, config = made.own, made.config
-    if own.model:
-        given = made.start.architecture.arguments if made.start else config.model.arguments
-        own = replace(own, arguments={} if config.model.name == "sequential" else given)
+    config = made.config
+    own = _with_arguments(made.own, config, made.start)
     found = rehearse(own, config, made.dataset, made.start, None if own.model else made.architecture)
     taken = {f"model.{key}" for key in own.arguments}  # by the user's code, of which layers may be all that is left
     config, sources = _overlay(config, made.sources, found.values, "auto", without=taken)
@@ -168,6 +170,14 @@ def _rehearsed(made: Plan) -> Plan:
         own=own,
         notes=made.notes + found.notes,
     )
+
+
+def _with_arguments(own: OwnCode, config: Config, start: ModelFile | None) -> OwnCode:
+    """Return the user's code with what its model is built with."""
+    if not own.model:
+        return own
+    given = start.architecture.arguments if start else config.model.arguments
+    return replace(own, arguments={} if config.model.name == "sequential" else given)
 
 
 def _same_examples(dataset: Dataset) -> tuple[str, ...]:

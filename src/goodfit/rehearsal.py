@@ -13,7 +13,7 @@ from goodfit.config import Config
 from goodfit.data.dataset import Dataset
 from goodfit.data.stream import batches_per_epoch, first_examples
 from goodfit.errors import ConfigError, ModelError
-from goodfit.inputs import Inputs, call
+from goodfit.inputs import Inputs, apply, call
 from goodfit.models.freezing import freeze_body, freeze_parts, frozen_parts
 from goodfit.models.outputs import OutputMeaning, num_columns, prediction_of
 from goodfit.models.own import load_weights
@@ -33,7 +33,7 @@ from goodfit.training.own import (
 )
 from goodfit.user_code import code_name, source_of
 
-__all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "make_optimizer", "rehearse"]
+__all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "make_optimizer", "rehearse", "self_test"]
 
 EXAMPLES = 4  # that a module is tried on
 MOST_NAMED = 3
@@ -58,6 +58,22 @@ class Rehearsal:
     classes: tuple[str, ...]
     values: dict[str, Any]
     notes: tuple[str, ...]
+
+
+def self_test(own: OwnCode, config: Config, start: ModelFile | None, classes: Sequence[str], inputs: Inputs) -> None:
+    """Send a batch through the user's module before the data are read; nothing of it is kept.
+
+    `classes` are those of the data, none where they are not known yet. Raises ModelError where the inputs do not fit the module,
+    with the layer's name, or where it gives another number of outputs.
+    """
+    inputs = apply(lambda tensor: tensor[:EXAMPLES], inputs)
+    name = config.model.name.rpartition(":")[2]
+    columns = probe(build_parts(replace(own, copies=True), config, inputs, start, None).module, inputs, name).columns
+    may_be_more = columns > len(classes) and _are_counted(classes)
+    if classes and columns != len(classes) and not may_be_more and (columns, len(classes)) != (1, 2):
+        raise ModelError(
+            f"{_gives(name, columns)}, and there are {len(classes)} classes: its last layer must give {len(classes)}"
+        )
 
 
 def rehearse(
@@ -247,10 +263,18 @@ def _meaning(own: OwnCode, config: Config, dataset: Dataset, found: Probe) -> Ou
 def _widened(dataset: Dataset, columns: int, name: str) -> tuple[Dataset, list[str]]:
     """Return the data with as many classes as the model has outputs, where classes are counted and the last have no examples."""
     count = len(dataset.classes)
-    if columns <= count or count < 2 or dataset.classes != tuple(map(str, range(count))):
+    if columns <= count or not _are_counted(dataset.classes):
         return dataset, []
     note = f"{name} tells {columns} classes apart, and {dataset.name} has examples of the first {count} only"
     return replace(dataset, classes=tuple(map(str, range(columns)))), [note]
+
+
+def _are_counted(classes: Sequence[str]) -> bool:
+    return len(classes) > 1 and list(classes) == [str(number) for number in range(len(classes))]
+
+
+def _gives(name: str, columns: int) -> str:
+    return f"{name} gives {columns} number{'s' if columns > 1 else ''} for each example"
 
 
 def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dataset, loss: str) -> None:
@@ -258,7 +282,7 @@ def _check_columns(name: str, columns: int, meaning: OutputMeaning, dataset: Dat
     if columns == wanted or (meaning == "probabilities" and columns == 1 and len(dataset.classes) == 2):
         return
     what = f"{len(dataset.classes)} classes" if dataset.classes else "one number to predict"
-    gives = f"{name} gives {columns} number{'s' if columns > 1 else ''} for each example"
+    gives = _gives(name, columns)
     if meaning == "one-logit" and columns > 1:
         raise ModelError(f"{gives}, and the loss {loss} wants one; for {what} use nn.CrossEntropyLoss(), or leave the loss out")
     if columns == wanted - 1 and dataset.classes[:1] == ("0",) and not (dataset.train.targets == 0).any():

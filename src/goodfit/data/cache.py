@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from shutil import disk_usage
@@ -27,7 +28,7 @@ from goodfit.data.images import Geometry, Header, opened, read_header, to_pixels
 from goodfit.data.processes import Runner, runner
 from goodfit.data.survey import CHUNK, FEW, Survey, survey_pictures
 from goodfit.devices import choose_threads
-from goodfit.errors import DataError
+from goodfit.errors import DataError, InputError
 from goodfit.files import sync_folder
 
 __all__ = [
@@ -94,13 +95,15 @@ def decode_pictures(
     budget: int | None = None,
     timeout: float = 60.0,
     progress: Progress | None = None,
+    self_test: Callable[[Geometry], None] | None = None,
     or_survey: bool = False,
 ) -> DecodedPictures | Survey:
     """Return the pictures `root/name` decoded, at once if that was done before.
 
     The first `num_training` of them choose the geometry (see `choose_geometry`). Without `processes` there is one a core.
     `budget` limits the bytes of all caches; None: a quarter of the disk that is free for them. A process may take `timeout`
-    seconds for one picture. `progress` is told (done, total). Where the pixels do not fit on the disk, returns a Survey of
+    seconds for one picture. `progress` is told (done, total), and `self_test` the geometry before the first is decoded: what it
+    raises ends the decoding. Where the pixels do not fit on the disk, returns a Survey of
     them if `or_survey`, else raises DataError, as it does where none of the pictures can be read; and RunError where a process
     dies or hangs.
     """
@@ -115,7 +118,7 @@ def decode_pictures(
     count = 1 if len(names) < FEW else min(choose_threads(processes), math.ceil(len(names) / CHUNK))
     with _new_file(file.parent) as new, runner(count if count > 1 else 0, timeout) as run:
         # Most folders are what a first look says, and then each picture is opened once; of the others some are twice.
-        geometry = wanted if isinstance(wanted, Geometry) else choose_geometry(_sample(run, root, names[:num_training]), wanted)
+        geometry = _look_ahead(partial(_scan, run, root), names[:num_training], wanted, self_test)
         while True:
             found: DecodedPictures | Survey
             if or_survey and not _fit(file.parent, len(names), geometry, budget):
@@ -278,9 +281,30 @@ def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
             yield status.st_mtime, status.st_size, path
 
 
-def _sample(run: Runner, root: Path, names: Sequence[str]) -> list[Header]:
-    some = names[:: math.ceil(len(names) / SAMPLE)]
-    requests = ((str(root), some[start : start + CHUNK]) for start in range(0, len(some), CHUNK))
+def _look_ahead(
+    scan: Callable[[Sequence[str]], list[Header]],
+    names: Sequence[str],
+    wanted: int | Geometry,
+    self_test: Callable[[Geometry], None] | None,
+) -> Geometry:
+    """Return the geometry that some of the pictures have; all are looked at before a failed self-test is believed."""
+    if isinstance(wanted, Geometry):
+        headers, geometry = [], wanted
+    else:
+        headers = scan(names[:: math.ceil(len(names) / SAMPLE)])
+        geometry = choose_geometry(headers, wanted)
+    if not self_test or not (headers or geometry == wanted):
+        return geometry
+    try:
+        self_test(geometry)
+    except InputError:
+        if geometry == wanted or len(names) <= SAMPLE or choose_geometry(scan(names), wanted) == geometry:
+            raise
+    return geometry
+
+
+def _scan(run: Runner, root: Path, names: Sequence[str]) -> list[Header]:
+    requests = ((str(root), names[start : start + CHUNK]) for start in range(0, len(names), CHUNK))
     return [Header(*header) for reply in run(scan_names, requests) for header in reply if header]
 
 

@@ -128,11 +128,13 @@ class Examples:
         assert self.labels
         return replace(self, labels=replace(self.labels, classes=places[self.labels.classes]))
 
-    def measured(self, progress: Progress | None = None) -> tuple["Examples", Tensor]:
+    def measured(
+        self, progress: Progress | None = None, self_test: Callable[[Inputs], None] | None = None
+    ) -> tuple["Examples", Tensor]:
         """Return the examples with their number known, and their targets (N,) as the data set gives them.
 
         Targets that the data set holds in an attribute are taken where they are those of its examples; otherwise all examples
-        are read once. Raises DataError for targets that are no numbers.
+        are read once, and `self_test` is shown the inputs of the first batch. Raises DataError for targets that are no numbers.
         """
         stored = _stored_targets(self.reader.data_set) if isinstance(self.reader, MapReader) else None
         if stored is not None and self._agree(stored):
@@ -140,7 +142,9 @@ class Examples:
         found: list[Tensor] = []
         total, done = len(self), 0
         with closing(self._read_all()) as batches:
-            for _, targets in batches:
+            for inputs, targets in batches:
+                if self_test and not found:
+                    self_test(inputs)
                 found.append(targets)
                 done += len(targets)
                 if progress:

@@ -22,6 +22,7 @@ from goodfit.data.picture_files import PictureFiles
 from goodfit.data.survey import Survey
 from goodfit.data.targets import check_classes
 from goodfit.errors import DataError
+from goodfit.inputs import SelfTest, batch_of_ones
 
 __all__ = ["SPLIT_NAMES", "find_pictures", "read_folder", "read_samples"]
 
@@ -41,12 +42,14 @@ def read_folder(
     timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
     transform: ImageTransform | None = None,
+    self_test: SelfTest | None = None,
 ) -> RawData:
     """Read the pictures below `path`; the folders that they lie in are their classes.
 
     `image_size` is the side of the square that they become (0: see `choose_geometry`); where a trained model's `transform`
     is given they take its form, and need not have all its classes. A picture that cannot be read is an error unless
-    `skip_bad`. `processes`, `budget` (bytes), `timeout` (seconds) and `progress` are those of `decode_pictures`. Raises DataError.
+    `skip_bad`. `processes`, `budget` (bytes), `timeout` (seconds) and `progress` are those of `decode_pictures`;
+    `self_test` is shown the form of the pictures before they are decoded. Raises DataError.
     """
     ignored: Counter[str] = Counter()
     parts = _list_parts(path, ignored)
@@ -60,6 +63,7 @@ def read_folder(
         budget=budget,
         timeout=timeout,
         progress=progress,
+        self_test=_on_ones(self_test, classes),
         or_survey=True,
     )
     notes = ["left out: " + ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))] if ignored else []
@@ -87,10 +91,11 @@ def read_samples(
     budget: int | None = None,
     timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
+    self_test: SelfTest | None = None,
 ) -> Tensor | None:
     """Return the pictures `root/name` in their order: (N, C, H, W) uint8, memory-mapped.
 
-    The arguments are those of `decode_pictures`. Raises DataError for a picture that cannot be read; where an exact geometry
+    The arguments are those of `decode_pictures` and `read_folder`. Raises DataError for a picture that cannot be read; where an exact geometry
     is wanted, returns None for that and for a picture of another size.
     """
     decoded = decode_pictures(
@@ -102,6 +107,7 @@ def read_samples(
         budget=budget,
         timeout=timeout,
         progress=progress,
+        self_test=_on_ones(self_test),
     )
     assert isinstance(decoded, DecodedPictures)
     if not decoded.unreadable:
@@ -111,6 +117,10 @@ def read_samples(
     first, count = next(iter(decoded.unreadable)), len(decoded.unreadable)
     more = f" ({count - 1} more cannot be read either)" if count > 1 else ""
     raise DataError(f"{decoded.unreadable[first]}{more}; replace what is damaged, or remove it")
+
+
+def _on_ones(self_test: SelfTest | None, classes: Sequence[str] = ()) -> Callable[[Geometry], None] | None:
+    return (lambda geometry: self_test(classes, batch_of_ones(geometry.shape))) if self_test else None
 
 
 def find_pictures(path: Path) -> list[Path]:

@@ -15,6 +15,8 @@ from goodfit.errors import DataError, unknown_name
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from goodfit.inputs import SelfTest
+
 __all__ = ["NAMED", "NamedDataset", "NamedSplit", "data_root", "list_named", "read_named"]
 
 Arrays = tuple[Any, Any]  # uint8 pictures (N, H, W) or (N, C, H, W), and N labels: numpy's or torch's
@@ -228,16 +230,21 @@ def list_named(root: Path | str | None = None) -> list[dict[str, Any]]:
     ]
 
 
-def read_named(name: str, root: Path | str | None = None, download: bool = True) -> RawData:
+def read_named(
+    name: str, root: Path | str | None = None, download: bool = True, self_test: "SelfTest | None" = None
+) -> RawData:
     """Read the data set `name` as uint8 pictures (N, C, H, W), fetching it first where it is not below `root`.
 
-    Raises DataError for an unknown name, for data that are absent and cannot be fetched, and for damaged files.
+    `self_test` is shown the form of the pictures before. Raises DataError for an unknown name, for data that are absent and cannot be fetched, and for damaged files.
     """
     from goodfit.data.image_transform import fit_image_transform
+    from goodfit.inputs import batch_of_ones
 
     if name not in NAMED:
         raise DataError(unknown_name("data set", name, NAMED))
     entry, folder = NAMED[name], data_root(root)
+    if self_test:
+        self_test(entry.classes, batch_of_ones(entry.shape))
     notes = () if entry.is_on_disk(folder) else (_download(name, folder, allowed=download),)
     parts = {part: _read_part(entry, folder, split) for part, split in entry.splits.items()}
     return RawData(name, entry.task, entry.classes, parts, fit_image_transform, notes)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from goodfit.data.samplers import list_batches
 from goodfit.data.tensor_transform import as_array
 from goodfit.data.transforms import Transform
 from goodfit.errors import DataError, kind_of
-from goodfit.inputs import tensors
+from goodfit.inputs import SelfTest, tensors
 
 __all__ = ["describe_inputs", "is_own", "read_own"]
 
@@ -91,12 +92,14 @@ def read_own(
     timeout: float = 60.0,
     decode: Decode = read_samples,
     progress: Progress | None = None,
+    self_test: SelfTest | None = None,
 ) -> RawData:
     """Read a data set, a DataLoader or an iterable, or a mapping of them for train, val and test.
 
     `classes` are those of a trained model; `is_ready` says that it was trained on what the data's own code prepares (True),
-    or on what goodfit does (False). `timeout` is for the DataLoader's processes, `decode` reads picture files. Raises DataError
-    for data that are empty, cannot be read, or cannot be learned from.
+    or on what goodfit does (False). `timeout` is for the DataLoader's processes, `decode` reads picture files, and
+    `self_test` is shown the first batch of what has to be read through for its labels. Raises DataError for data that are
+    empty, cannot be read, or cannot be learned from.
     """
     parts = {SPLIT_NAMES.get(name, name): part for name, part in data.items()} if isinstance(data, Mapping) else {"train": data}
     if not set(parts) <= set(SPLITS) or ("train" not in parts and classes is None):
@@ -112,7 +115,7 @@ def read_own(
             "give data of the kind that it was trained on"
         )
     if raw is None:
-        raw = _as_they_are(given, first.name, task, classes, decode, progress)
+        raw = _as_they_are(given, first.name, task, classes, decode, progress, self_test)
     settings, notes = dict(raw.settings), raw.notes
     train = given.get("train")
     if train:
@@ -247,15 +250,17 @@ def _as_they_are(
     classes: Sequence[str] | None,
     decode: Decode,
     progress: Progress | None,
+    self_test: SelfTest | None,
 ) -> RawData:
     """Keep the parts as places to read from; learn how many examples they have, and their targets."""
-    measured = {split: part.examples().measured(progress) for split, part in given.items()}
+    named = {split: _class_names(part.data_set) or () for split, part in given.items()}
+    tests = {"train": partial(self_test, named["train"])} if self_test and "train" in given else {}
+    measured = {split: part.examples().measured(progress, tests.get(split)) for split, part in given.items()}
     for examples, found in measured.values():
         _check_targets(examples, found, task)
     read = {split: examples for split, (examples, _) in measured.items()}
     _check_inputs(name, read)
     labels = {split: found for split, (_, found) in measured.items()}
-    named = {split: _class_names(part.data_set) for split, part in given.items()}
     known = {split: names for split, names in named.items() if names}
     task, names, targets, reason = read_labels(name, labels, known, task, classes)
     reasons = (reason, *(_shortfall(given[split], examples) for split, examples in read.items()))

@@ -15,6 +15,7 @@ from goodfit.data.picture_files import PictureFiles
 from goodfit.data.table import TABLE_SUFFIXES
 from goodfit.data.transforms import Transform
 from goodfit.errors import ConfigError, DataError
+from goodfit.inputs import SelfTest
 
 __all__ = ["Like", "Progress", "is_name", "match_classes", "read_data"]
 
@@ -34,6 +35,39 @@ class Like:
     target: str | None = None  # the column that it learned
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a reader beside the data."""
+
+    config: DataConfig
+    progress: Progress | None = None
+    like: Like | None = None
+    self_test: SelfTest | None = None
+
+    @property
+    def task(self) -> Task | None:
+        """The task that is asked for, None if the target is to say."""
+        if self.like:
+            return self.like.task
+        return None if self.config.task == "auto" else self.config.task
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes of a trained model."""
+        return self.like.classes if self.like else None
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What `decode_pictures` is asked beside the pictures."""
+        return {
+            "processes": self.config.processes,
+            "budget": round(self.config.budget * GIGABYTE) or None,
+            "timeout": self.config.timeout,
+            "progress": partial(self.progress, "decoding pictures") if self.progress else None,
+            "self_test": self.self_test,
+        }
+
+
 def is_name(data: str) -> bool:
     """Whether `data` is the name of a data set."""
     from goodfit.data.named import NAMED
@@ -42,11 +76,16 @@ def is_name(data: str) -> bool:
 
 
 def read_data(
-    data: Any, config: DataConfig, transform: TransformConfig, progress: Progress | None = None, like: Like | None = None
+    data: Any,
+    config: DataConfig,
+    transform: TransformConfig,
+    progress: Progress | None = None,
+    like: Like | None = None,
+    self_test: SelfTest | None = None,
 ) -> RawData:
     """Read whatever `data` is; `like` asks for the form and the classes of a trained model.
 
-    Raises DataError for data that do not exist, are of no known kind, or cannot be read, and ConfigError for settings that
+    Where reading takes long, `self_test` is shown the form of the inputs before, and what it raises ends the reading. Raises DataError for data that do not exist, are of no known kind, or cannot be read, and ConfigError for settings that
     such data do not have.
     """
     kind = _kind(data)
@@ -54,7 +93,7 @@ def read_data(
         _check_settings(str(data) if kind != "own" else "a data set", kind, config)
     elif kind == "table" and like.transform.to_json()["kind"] == "image":
         raise DataError(f"{str(data)!r} is a table, and the model was trained on pictures; give data of their kind")
-    raw = SOURCES[kind](data, config, progress, like)
+    raw = SOURCES[kind](data, Request(config, progress, like, self_test))
     if like:
         return match_classes(raw, like)
     return replace(raw, fit=_with_overrides(raw, transform))
@@ -95,66 +134,59 @@ def _check_settings(data: str, kind: str, config: DataConfig) -> None:
         raise ConfigError(f"data.task = 'regression' is for numbers to predict, and {data!r} has classes; leave it out")
 
 
-def _read_name(data: str, config: DataConfig, _progress: Progress | None, _like: Like | None) -> RawData:
+def _read_name(data: str, request: Request) -> RawData:
     from goodfit.data.named import read_named
 
-    return read_named(data, Path(config.root) if config.root else None, config.download)
+    root = request.config.root
+    return read_named(data, Path(root) if root else None, request.config.download, request.self_test)
 
 
-def _read_folder(data: str | Path, config: DataConfig, progress: Progress | None, like: Like | None) -> RawData:
+def _read_folder(data: str | Path, request: Request) -> RawData:
     from goodfit.data.folder import read_folder
     from goodfit.data.image_transform import ImageTransform
 
+    config, like = request.config, request.like
     return read_folder(
         Path(data),
         image_size=config.image_size,
         skip_bad=config.skip_bad,
-        processes=config.processes,
-        budget=round(config.budget * GIGABYTE) or None,
-        timeout=config.timeout,
-        progress=partial(progress, "decoding pictures") if progress else None,
         transform=like.transform if like and isinstance(like.transform, ImageTransform) else None,
+        **request.decoding,
     )
 
 
-def _read_table(data: str | Path, config: DataConfig, _progress: Progress | None, like: Like | None) -> RawData:
+def _read_table(data: str | Path, request: Request) -> RawData:
     from goodfit.data.table import read_table
 
-    target = config.target or (like.target if like else None)
-    return read_table(Path(data), target, _task(config, like), like.classes if like else None)
+    target = request.config.target or (request.like.target if request.like else None)
+    return read_table(Path(data), target, request.task, request.classes)
 
 
-def _read_npz(data: str | Path, config: DataConfig, _progress: Progress | None, like: Like | None) -> RawData:
+def _read_npz(data: str | Path, request: Request) -> RawData:
     from goodfit.data.arrays import read_npz
 
-    return read_npz(Path(data), _task(config, like), like.classes if like else None, config.target or None)
+    return read_npz(Path(data), request.task, request.classes, request.config.target or None)
 
 
-def _read_memory(data: Any, config: DataConfig, _progress: Progress | None, like: Like | None) -> RawData:
+def _read_memory(data: Any, request: Request) -> RawData:
     from goodfit.data.arrays import read_arrays
 
-    return read_arrays(data, _task(config, like), like.classes if like else None)
+    return read_arrays(data, request.task, request.classes)
 
 
-def _read_own(data: Any, config: DataConfig, progress: Progress | None, like: Like | None) -> RawData:
+def _read_own(data: Any, request: Request) -> RawData:
     from goodfit.data.folder import read_samples
     from goodfit.data.own import read_own
 
-    decode = partial(
-        read_samples,
-        processes=config.processes,
-        budget=round(config.budget * GIGABYTE) or None,
-        timeout=config.timeout,
-        progress=partial(progress, "decoding pictures") if progress else None,
-    )
     return read_own(
         data,
-        _task(config, like),
-        like.classes if like else None,
-        is_ready=_takes_ready_inputs(like.transform) if like else None,
-        timeout=config.timeout,
-        decode=decode,
-        progress=progress,
+        request.task,
+        request.classes,
+        is_ready=_takes_ready_inputs(request.like.transform) if request.like else None,
+        timeout=request.config.timeout,
+        decode=partial(read_samples, **request.decoding),
+        progress=request.progress,
+        self_test=request.self_test,
     )
 
 
@@ -166,15 +198,8 @@ def _takes_ready_inputs(transform: Transform) -> bool:
     return isinstance(transform, GivenTransform) or (isinstance(transform, TensorTransform) and transform.is_identity)
 
 
-def _task(config: DataConfig, like: Like | None) -> Task | None:
-    """Return the task that is asked for, None if the target is to say."""
-    if like:
-        return like.task
-    return None if config.task == "auto" else config.task
-
-
 # What a DATA argument can be.
-SOURCES: dict[str, Callable[[Any, DataConfig, Progress | None, Like | None], RawData]] = {
+SOURCES: dict[str, Callable[[Any, Request], RawData]] = {
     "name": _read_name,
     "folder": _read_folder,
     "table": _read_table,
