@@ -203,9 +203,9 @@ def test_missing_files_and_folders_are_named(tmp_path):
         open_picture(tmp_path, "RGB")
 
 
-@pytest.mark.parametrize("source", [None, 3, [None]])
-def test_what_is_no_picture_is_named_by_its_type(source):
-    with pytest.raises(DataError, match=f"the picture is of the type {type(source).__name__}; give a path, a file's bytes"):
+@pytest.mark.parametrize(("source", "kind"), [(None, "a NoneType"), (3, "an int"), ([None], "a list")])
+def test_what_is_no_picture_is_named_by_its_type(source, kind):
+    with pytest.raises(DataError, match=f"the picture is {kind}; give a path, a file's bytes"):
         open_picture(source, "RGB")
 
 

@@ -273,7 +273,7 @@ class Batches:
             yield tuple(self.as_given(part[start : start + self.size]) for part in (X, Y))
 
 
-@pytest.mark.parametrize("batches", [Batches(), list(Batches()), Batches(as_given=Tensor.numpy)])
+@pytest.mark.parametrize("batches", [Batches(), list(Batches()), tuple(Batches()), Batches(as_given=Tensor.numpy)])
 def test_whole_batches_are_taken_as_they_are(batches: Any) -> None:
     raw = read_own({"train": batches, "test": batches})
     assert raw.settings == {"data.val": 0.0, "train.batch_size": 16}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from goodfit.errors import DataError
+from goodfit.errors import DataError, kind_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,7 +112,7 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
 
 def _check_kind(source: Any) -> None:
     if not isinstance(source, str | os.PathLike | bytes) and not hasattr(source, "read"):
-        raise _RefusedError(f"is of the type {type(source).__name__}; give a path, a file's bytes, an image or an array")
+        raise _RefusedError(f"is {kind_of(source)}; give a path, a file's bytes, an image or an array")
 
 
 def printable(name: str) -> str:

@@ -162,7 +162,9 @@ def _take(split: SplitName, part: Any, timeout: float) -> Given:
 def _take_alone(part: Any) -> Given:
     """Take what comes in no DataLoader: a data set, a list or an iterable of examples, or of whole batches."""
     name = _name(part)
-    begins_anew = isinstance(part, list) or (hasattr(part, "__iter__") and not _is_map(part) and not hasattr(part, "__next__"))
+    begins_anew = isinstance(part, list | tuple) or (
+        hasattr(part, "__iter__") and not _is_map(part) and not hasattr(part, "__next__")
+    )
     rows = 0
     if begins_anew:
         with closing(IterableReader(name, part, gives_batches=True).read_all(1)) as items:

@@ -16,7 +16,7 @@ from goodfit.data.transforms import Transform
 from goodfit.devices import Precision, autocast
 from goodfit.distributed import Ranks
 from goodfit.errors import NotFiniteError, OutOfMemoryError, RunError
-from goodfit.inputs import Inputs, call, count, split, tensors
+from goodfit.inputs import Inputs, call, split, tensors
 from goodfit.models.freezing import set_training
 from goodfit.models.outputs import in_float32, prediction_of
 from goodfit.randomness import reseed
@@ -248,7 +248,7 @@ class Trainer:
         except Exception as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(inputs))
             what = f"the model failed at step {self.state.step} with a batch of {shapes}: {said(error)}"
-            if count(inputs) == 1 and "more than 1 value per channel" in str(error):
+            if "more than 1 value per channel" in str(error):
                 what += "; one example has no deviation, which batch normalisation divides by: train with a larger batch_size"
             raise blame(RunError(what), error) from error
         if isinstance(outputs, Tensor):
