@@ -158,7 +158,7 @@ class Guard:
         if event.startswith("marshal."):  # which is how Python's own importer reads the modules that are installed
             return not sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
         if event == "subprocess.Popen":
-            return list(arguments[1])[2:] not in OWN_PROCESSES
+            return list(arguments[1])[2:4] not in OWN_PROCESSES
         if event == "ctypes.dlopen" and arguments[0] is None:  # this process's own C library
             return False
         if event == "ctypes.dlsym" and arguments[1] in ("mallopt", "malloc_trim"):

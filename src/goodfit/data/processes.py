@@ -2,7 +2,8 @@
 
 They are not made by `multiprocessing`, which would run the user's own script again in each of them, and what they import does
 not import torch. A request is a line of JSON: a module, a function of it, and the arguments, of which the second are the names;
-a reply is a line for each name, with the bytes after it where these are the result, and one to say that all is done.
+a reply is a line with the results, after which their bytes follow where these are the results. At which of the names it is a
+process writes into memory that both share, so that no answer has to be waited for to know it.
 """
 
 import atexit
@@ -14,8 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from mmap import mmap
+from pathlib import Path
 from queue import SimpleQueue
 from subprocess import PIPE, Popen
+from tempfile import gettempdir, mkstemp
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
@@ -27,43 +31,73 @@ __all__ = ["Runner", "Task", "runner", "serve"]
 Task = Callable[..., Iterator[Any]]  # (folder, names, ...) -> a result for each name
 Runner = Callable[[Task, Iterable[tuple[Any, ...]]], Iterator[list[Any]]]  # requests -> a list of results for each, in order
 LOOK = 0.2  # seconds between looks at how long the processes take
+SIZE = 8  # bytes of a place
+
+
+class _Place:
+    """A number that two processes share: which of the names of a request one of them is at."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("r+b") as stream:
+            self._memory = mmap(stream.fileno(), SIZE)
+
+    @classmethod
+    def made(cls) -> tuple["_Place", Path]:
+        """Return a new one, and the file that it lies in."""
+        try:
+            descriptor, name = mkstemp(prefix="goodfit-")
+            os.write(descriptor, bytes(SIZE))  # not a hole, which a full disk could not fill any more
+            os.close(descriptor)
+        except OSError as error:
+            raise DataError(
+                f"no process can be started to decode pictures: {error.strerror}; free some space in {gettempdir()!r}"
+            ) from error
+        return cls(Path(name)), Path(name)
+
+    def set(self, number: int) -> None:
+        self._memory[:] = number.to_bytes(SIZE, "little")
+
+    def get(self) -> int:
+        return int.from_bytes(self._memory[:], "little")
 
 
 class _Worker:
     """One process, and how long it has been at one name."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-c", "from goodfit.data.processes import serve; serve()"]
+        self._place, self._file = _Place.made()
+        command = [sys.executable, "-P", "-c", "from goodfit.data.processes import serve; serve()", str(self._file)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(folder or os.curdir for folder in sys.path)}
         # In a session of its own Ctrl-C at the terminal does not reach it: this process ends it.
         self._process = Popen(command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True)  # noqa: S603  our own code
-        self._since: float | None = None
+        self._request = 0  # counted; 0 where there is none
+        self._asked = 0
+        self._seen, self._since = (0, 0), monotonic()
         self._hangs = False
 
     def ask(self, task: Task, request: tuple[Any, ...]) -> list[Any]:
         """Return the results of one request; raise RunError naming what it was at if the process dies or hangs."""
         names: list[str] = list(request[1])
-        results: list[Any] = []
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._since = monotonic()
+            self._place.set(0)
+            self._asked += 1
+            self._request = self._asked
             self._process.stdin.write(json.dumps([task.__module__, task.__name__, request]).encode() + b"\n")
             self._process.stdin.flush()
-            while "end" not in (reply := json.loads(self._process.stdout.readline())):
-                if "error" in reply:
-                    raise DataError(reply["error"])
-                results.append(self._read(reply["bytes"]) if "bytes" in reply else reply["result"])
-                self._since = monotonic()
+            reply = json.loads(self._process.stdout.readline())
+            if "error" in reply:
+                raise DataError(reply["error"])
+            return reply["results"] if "results" in reply else [self._read(count) for count in reply["bytes"]]
         except (OSError, ValueError) as error:
             did = "took too long" if self._hangs else "died"
             raise RunError(
-                f"a process that decodes pictures {did} at {names[min(len(results), len(names) - 1)]!r}; replace that file, "
+                f"a process that decodes pictures {did} at {names[min(self._place.get(), len(names) - 1)]!r}; replace that file, "
                 "or wait longer with --set data.timeout=SECONDS"
             ) from error
         finally:
-            self._since = None
-        return results
+            self._request = 0
 
     def _read(self, count: int) -> bytes:
         assert self._process.stdout is not None
@@ -74,8 +108,10 @@ class _Worker:
 
     def watch(self, timeout: float) -> None:
         """End the process if it has been at one name for longer than `timeout` seconds."""
-        since = self._since
-        if since is not None and monotonic() - since > timeout:
+        now = (self._request, self._place.get())
+        if now != self._seen or not self._request:
+            self._seen, self._since = now, monotonic()
+        elif monotonic() - self._since > timeout:
             self._hangs = True
             self._process.kill()
 
@@ -90,6 +126,8 @@ class _Worker:
             with suppress(BrokenPipeError):  # a request that it did not live to read
                 assert pipe is not None
                 pipe.close()
+        with suppress(OSError):  # Windows keeps what is open
+            self._file.unlink(missing_ok=True)  # the process has removed it, if it lived to
 
 
 class _Team:
@@ -169,18 +207,25 @@ def _watch(workers: list[_Worker], timeout: float, ended: Event) -> None:
 
 
 def serve() -> None:
-    """Be such a process: answer the requests on standard input until it is closed."""
+    """Be such a process: answer the requests on standard input until it is closed; the argument is the place's file."""
+    file = Path(sys.argv[1])
+    place = _Place(file)
+    with suppress(OSError):  # Windows keeps what is open
+        file.unlink()  # so that nothing is left, whoever is killed
     for line in sys.stdin:
         module, name, request = json.loads(line)
+        results = []
         try:
             for result in getattr(import_module(module), name)(*request):
-                if isinstance(result, bytes):
-                    _reply({"bytes": len(result)}, result)
-                else:
-                    _reply({"result": result})
-            _reply({"end": True})
+                results.append(result)
+                place.set(len(results))
         except DataError as error:
             _reply({"error": str(error)})
+            continue
+        if results and isinstance(results[0], bytes):
+            _reply({"bytes": list(map(len, results))}, b"".join(results))
+        else:
+            _reply({"results": results})
 
 
 def _reply(reply: dict[str, Any], content: bytes = b"") -> None:
