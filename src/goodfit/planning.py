@@ -107,10 +107,10 @@ def make_plan(
     if start and is_complete:
         dataset = _with_classes_of(start, dataset)
     if recipe is None and not is_complete:
-        recipe = auto_recipe(dataset, _chosen_model(layers), recipe_name or "auto")
+        recipe = auto_recipe(dataset, _chosen(layers, "model.name"), recipe_name or "auto", _chosen(layers, "model.pretrained"))
     config, sources = _resolve(*_merged(recipe, layers), dataset, own)
     _check_accumulate(config, dataset)
-    made = Plan(dataset, config, sources, recipe, _architecture(config, dataset), start, own, _same_examples(dataset))
+    made = Plan(dataset, config, sources, recipe, _architecture(config, dataset), start, own, _notes(recipe, dataset))
     if own.is_given:
         made = _rehearsed(made)
     if start:
@@ -150,8 +150,9 @@ def _with_classes_of(start: ModelFile, dataset: Dataset) -> Dataset:
     return replace(dataset, classes=start.classes) if known else dataset
 
 
-def _chosen_model(layers: Sequence[Layer]) -> str | None:
-    return next((layer.values["model.name"] for layer in reversed(layers) if "model.name" in layer.values), None)
+def _chosen(layers: Sequence[Layer], key: str) -> Any:
+    """Return what the layers set a key to, None where none does."""
+    return next((layer.values[key] for layer in reversed(layers) if key in layer.values), None)
 
 
 def _rehearsed(made: Plan) -> Plan:
@@ -178,6 +179,10 @@ def _with_arguments(own: OwnCode, config: Config, start: ModelFile | None) -> Ow
         return own
     given = start.architecture.arguments if start else config.model.arguments
     return replace(own, arguments={} if config.model.name == "sequential" else given)
+
+
+def _notes(recipe: Recipe | None, dataset: Dataset) -> tuple[str, ...]:
+    return (*filter(None, [recipe.note if recipe else ""]), *_same_examples(dataset))
 
 
 def _same_examples(dataset: Dataset) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def _create(session: Session, path: Path) -> Path:
     with create_run(path, config, environment, f"A run of goodfit; train again with: {again}") as folder:
         if start:
             start.save(folder / START)
-        elif session.plan.own.model:  # its weights may be of the user's making, so they are kept like a model file's
+        elif _has_start(session.plan):
             session.model_file(val=None).save(folder / START)
     return path
 
@@ -189,8 +189,13 @@ def _locked(run: Run, place: Ranks) -> Iterator[None]:
 
 def _kept_config(made: Plan) -> Config:
     """Return the configuration that the run folder keeps: a model file that training goes on from lies beside it."""
-    start = [Layer("start", {"model.name": START})] if made.start or made.own.model else []
+    start = [Layer("start", {"model.name": START})] if made.start or _has_start(made) else []
     return merge([Layer("config", made.config.flat()), *start])[0]
+
+
+def _has_start(made: Plan) -> bool:
+    """Whether the first weights are no function of the seed, so that they are kept like a model file's."""
+    return made.own.model is not None or made.config.model.pretrained
 
 
 def _read_config(path: Path) -> dict[str, Any]:

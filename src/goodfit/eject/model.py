@@ -201,10 +201,9 @@ def _resnet(known: Knowledge) -> list[str]:
 def _torchvision(known: Knowledge) -> list[str]:
     """Return the library's model, with the head that fits."""
     architecture, rules = known.session.plan.architecture, known.specializer.rules
-    if architecture.input_shape[0] != 3 or known.session.plan.config.model.pretrained:
+    if architecture.input_shape[0] != 3:
         raise ConfigError(
-            f"eject of {architecture.name} for grey pictures, or with pretrained weights, is not built yet; it is built for "
-            "pictures of 3 channels, trained from the start"
+            f"eject of {architecture.name} for grey pictures is not built yet; it is built for pictures of 3 channels"
         )
     path, head = find_head(known.session.model)
     nothing = lambda *_: Static(None)  # noqa: E731
@@ -233,10 +232,6 @@ def _torchvision(known: Knowledge) -> list[str]:
 def _timm(known: Knowledge) -> list[str]:
     """Return the library's model, which itself makes head and first layer fit."""
     architecture = known.session.plan.architecture
-    if known.session.plan.config.model.pretrained:
-        raise ConfigError(
-            f"eject of {architecture.name} with pretrained weights is not built yet; it is built for training from the start"
-        )
     name, channels = architecture.name.partition("/")[2], architecture.input_shape[0]
     call = f'timm.create_model("{name}", num_classes={architecture.num_outputs}, in_chans={channels})'
     about = f'    """Return {architecture.name} with fresh weights."""'

@@ -10,14 +10,24 @@ from goodfit.errors import ModelError, unknown_name
 from goodfit.models.arguments import Builder, check_arguments, default_arguments, needed_arguments
 from goodfit.models.cifar_quick import build_cifar_quick
 from goodfit.models.convnet import build_convnet
-from goodfit.models.external import build_timm, build_torchvision
+from goodfit.models.external import build_timm, build_torchvision, has_weights
 from goodfit.models.lenet import build_lenet
 from goodfit.models.mlp import build_mlp
 from goodfit.models.resnet import build_resnet18
 from goodfit.models.sequential import build_sequential
 from goodfit.models.whitened_vgg import build_whitened_vgg, whiten
 
-__all__ = ["LIBRARIES", "MODELS", "build_model", "fit_first_layer", "may_draw", "model_arguments", "model_names", "model_needs"]
+__all__ = [
+    "LIBRARIES",
+    "MODELS",
+    "build_model",
+    "fit_first_layer",
+    "has_weights",
+    "may_draw",
+    "model_arguments",
+    "model_names",
+    "model_needs",
+]
 
 MODELS: dict[str, Builder] = {
     "mlp": build_mlp,

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path, PurePosixPath
 from threading import get_ident
 from typing import Any
 
@@ -22,7 +23,7 @@ from goodfit.models.freezing import find_head
 from goodfit.models.layers import picture_shape
 from goodfit.models.outputs import check_outputs
 
-__all__ = ["build_timm", "build_torchvision"]
+__all__ = ["build_timm", "build_torchvision", "has_weights"]
 
 
 def build_torchvision(
@@ -73,6 +74,14 @@ def build_timm(architecture: str, input_shape: tuple[int, ...], num_outputs: int
     if isinstance(getattr(model, "get_classifier", lambda: None)(), tuple):  # trained by distillation, the two averaged
         raise ModelError(f"{name} has two heads, and goodfit trains models with one; choose another, such as timm/resnet18")
     return _proved(model, name, input_shape, num_outputs)
+
+
+def has_weights(architecture: str) -> bool:
+    """Whether torchvision's default weights for an architecture lie on this disk, so that nothing need be fetched."""
+    from torchvision import models as library
+
+    file = PurePosixPath(library.get_model_weights(architecture).DEFAULT.url).name
+    return Path(torch.hub.get_dir(), "checkpoints", file).is_file()
 
 
 @contextmanager

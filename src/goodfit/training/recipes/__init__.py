@@ -16,6 +16,7 @@ RECIPES = {
     "small-pictures": "small_pictures.toml",
     "small-colour-pictures": "small_colour_pictures.toml",
     "pictures": "pictures.toml",
+    "pretrained-pictures": "pretrained_pictures.toml",
     "table": "table.toml",
     "own-model": "own_model.toml",
     "mnist-mlp": "mnist_mlp.toml",
@@ -34,6 +35,7 @@ class Recipe:
     values: dict[str, Any]
     sizing: dict[str, int]  # how epochs and batch are chosen for the number of examples
     levels: dict[str, "Recipe"] = field(default_factory=dict)  # `fast` and `best`, where there is evidence for them
+    note: str = ""  # what the user should be told of the choice
 
 
 def load_recipe(name: str) -> Recipe:
