@@ -4,7 +4,7 @@ import ast
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -89,10 +89,16 @@ def _import(node: ast.Import | ast.ImportFrom, frame: Frame) -> None:
     for alias in node.names:
         title = alias.asname or alias.name.partition(".")[0]
         if isinstance(node, ast.ImportFrom):
-            found = getattr(import_module(node.module or ""), alias.name)
+            found = _member(node.module or "", alias.name)
         else:
             found = import_module(alias.name if alias.asname else title)
         frame.names[title] = Static(found, name(title))
+
+
+def _member(module: str, title: str) -> Any:
+    """Return what `from module import title` gives: an attribute, or a module of its own, which may not be imported yet."""
+    found = import_module(module)
+    return getattr(found, title) if hasattr(found, title) else import_module(f"{module}.{title}")
 
 
 def _assign(specializer: "Specializer", target: ast.expr, value: Value, frame: Frame, out: list[ast.stmt]) -> None:

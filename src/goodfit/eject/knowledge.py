@@ -20,6 +20,7 @@ from goodfit.data.loader import Batch, Loader
 from goodfit.data.stream import first_examples
 from goodfit.data.tensor_transform import TensorTransform
 from goodfit.data.transforms import Normalization
+from goodfit.devices import spare_the_compiler
 from goodfit.distributed import Ranks
 from goodfit.eject.blocks import give_name, run_block
 from goodfit.eject.folding import WHOLE, prune
@@ -243,6 +244,7 @@ def _set_rules(known: Knowledge) -> None:
         apply: lambda given, *_: given[1],
         optimizer_arguments: lambda given, *_: Static(optimizer_arguments(ast.literal_eval(lift(given[0])))),
         optimizers._check: nothing,
+        spare_the_compiler: nothing,
         find_head: lambda *_: _head(session.model),
         _is_one_column: lambda *_: Static(session.plan.architecture.num_outputs == 1),
         OwnSchedule.after_step: lambda *_: _schedule_step(session),
