@@ -238,7 +238,9 @@ def test_a_model_is_tested_on_data_that_were_prepared_its_own_way() -> None:
         read_data(Made(), DataConfig(), TransformConfig(), like=prepares)
     ready = Like(TensorTransform((2,), (0.0, 0.0), (1.0, 1.0)), "classification", ("0", "1"))
     raw = read_data(TensorDataset(X, Y), DataConfig(), TransformConfig(), like=ready)
-    assert isinstance(raw.parts["train"].inputs, Examples)
+    assert torch.equal(raw.parts["train"].inputs, X)
+    pictures = TensorDataset(torch.zeros(COUNT, 1, 2, 2, dtype=torch.uint8), Y)
+    assert isinstance(read_data(pictures, DataConfig(), TransformConfig(), like=ready).parts["train"].inputs, Examples)
 
 
 def test_an_iterable_is_read_as_it_comes() -> None:

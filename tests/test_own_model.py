@@ -706,9 +706,15 @@ def test_a_class_that_changed_before_resume_is_said(tmp_path: Path, capsys: pyte
 
 
 def test_data_in_memory_are_asked_for_again() -> None:
+    """A folder does not hold them; the run that `train` returned does, for as long as it lives."""
     run = train(Net)
     with pytest.raises(goodfit.GoodfitError, match="given as Python objects; give them again, in Python, as data="):
-        goodfit.evaluate(run)
+        goodfit.evaluate(run.path)
+    assert run.test
+    assert goodfit.evaluate(run).loss == run.test.loss
+    again = goodfit.resume(run.path, data=(X, Y), model=Net, epochs=3, quiet=True)
+    assert again.test
+    assert goodfit.evaluate(again).loss == again.test.loss
 
 
 def test_other_data_at_resume_are_refused() -> None:

@@ -183,6 +183,10 @@ def test_a_history_shows_each_number_where_it_was_measured() -> None:
     assert accuracies["best model: 75.0% after epoch 1"] == ([1], [0.75])
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     assert_tidy(figure)
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend
+        assert legend.get_window_extent().y0 >= axes.get_window_extent().y1, "it lies over the curves"
 
 
 def test_a_long_history_has_a_training_loss_an_epoch() -> None:
@@ -216,7 +220,10 @@ def test_a_run_that_has_just_begun_has_no_history() -> None:
         plot_history(Path("absent"))
 
 
-@pytest.mark.parametrize("names", [("0", "1"), (LONG, MATH), tuple("0123456789"), ("café",) * 20], ids=len)
+ODD_LENGTHS = tuple(f"abcdefghabcdefgh{letter}" for letter in "ab")  # of which the name of the axis was cut
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ODD_LENGTHS, (LONG, MATH), tuple("0123456789"), ("café",) * 20], ids=len)
 def test_a_confusion_of_few_classes_holds_its_counts(names: tuple[str, ...]) -> None:
     result = evaluation(len(names), names)
     figure = plot_confusion(result)

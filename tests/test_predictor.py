@@ -248,7 +248,7 @@ def test_a_tensor_is_the_same_in_every_form(tensors: Run) -> None:
         (np.zeros((4, 2, 5)), r"the input has shape \(4, 2, 5\)"),
         ([[[0, 0, 0], [0, 0, np.nan]]], r"the input has nan in row 0, index \(1, 2\)"),
         ([[1, 2], [3]], r"the input is not one array of numbers"),
-        ("file.png", "the input is 'file.png'; an array of examples is needed"),
+        ("file.png", "file.png.: this model takes numbers, not files; prepare it as for its training, and give the array"),
         ({"a": 1}, "the input is {'a': 1}; an array of examples is needed"),
     ],
 )

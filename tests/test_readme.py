@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from command import QUICK, goodfit, train, write_pictures, write_table
 from PIL import Image
+from torchvision.models import get_model_weights, resnet18
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 STANDS_FOR = {"mnist": "digits", "RUN": "runs/mine"}  # what a reader would put there, and what is here
@@ -30,8 +32,12 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def _at_hand(tmp_path: Path) -> None:
-    """Make the files that the README speaks of."""
+def _at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the files that the README speaks of, and weights that lie where they are fetched to."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    weights = tmp_path / "home" / "hub" / "checkpoints" / Path(get_model_weights("resnet18").DEFAULT.url).name
+    weights.parent.mkdir(parents=True)
+    torch.save(resnet18().state_dict(), weights)
     shutil.copy(write_pictures(tmp_path / "photos") / "dog" / "0.png", "picture.png")
     Image.open("picture.png").save("picture.jpg")
     write_table(tmp_path / "adult.csv", "age,work,income", "{i},{c},{c}")

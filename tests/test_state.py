@@ -100,7 +100,9 @@ def test_the_state_of_another_configuration_is_refused_in_one_line() -> None:
     state = make()
     take_step(state)
     for other in (make(width=5), make("sgd", width=5), make(ema=False, width=5)):
-        with pytest.raises(FileError, match=r"does not fit this run's configuration: .*was config\.toml changed\?") as raised:
+        with pytest.raises(
+            FileError, match=r"does not fit this run's configuration: .*was config\.toml changed, or what was given in Python\?"
+        ) as raised:
             other.load(*saved(state))
         assert "\n" not in str(raised.value)
 

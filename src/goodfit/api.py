@@ -23,7 +23,7 @@ from goodfit.randomness import kept_generators
 from goodfit.session import Session, make_session
 from goodfit.signals import StopSignals
 from goodfit.training.own import OwnCode
-from goodfit.user_code import is_code
+from goodfit.user_code import check_not_imported, is_code
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,8 +98,7 @@ def train(
     request = _request(data, val, test, Path(out) if out is not None else None, options)
     with _listening() as signals, _screen(quiet) as screen:
         run = workflows.train(request, screen, signals)
-    _give_back(run, request.own)
-    return run
+    return _give_back(run, request.own, request.data)
 
 
 @in_python_words()
@@ -120,11 +119,12 @@ def resume(
 
     What the run was given as Python objects it is given again: `data` with `val` and `test`, `model`, `loss` and the rest.
     """
+    check_not_imported()
     own = _own_code({"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule})
+    parts = _in_memory(data, val, test)
     with _listening() as signals, _screen(quiet) as screen:
-        again = workflows.resume(Path(run), screen, signals, epochs=epochs, data=_in_memory(data, val, test), own=own)
-    _give_back(again, own)
-    return again
+        again = workflows.resume(Path(run), screen, signals, epochs=epochs, data=parts, own=own)
+    return _give_back(again, own, parts)
 
 
 @in_python_words()
@@ -146,6 +146,8 @@ def evaluate(model: Predictor | Run | PathLike, data: Any = None, *, split: str 
     A path does not bring code of the user's own: a predictor does, `load(path, model=Net)`, and a run that was trained here.
     """
     path, own = (model.path, model.own) if isinstance(model, Predictor | Run) else (Path(model), None)
+    if data is None and isinstance(model, Run):
+        data = model.data
     return testing.evaluate_model(path, data, split, own=own, tta=tta)
 
 
@@ -212,6 +214,7 @@ def plot_batch(
 
 def _request(data: Any, val: Any, test: Any, out: Path | None, options: Options) -> workflows.Request:
     """Turn keywords into the request that the command line would have made of them."""
+    check_not_imported()
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         name = min(unknown)
@@ -267,12 +270,12 @@ def _is_object(value: Any) -> bool:
     return value is not None and (is_code(value) if isinstance(value, str) else not isinstance(value, os.PathLike))
 
 
-def _give_back(run: Run, own: OwnCode) -> None:
-    """Give the user's module the best weights; the run remembers the code for as long as it lives."""
+def _give_back(run: Run, own: OwnCode, data: Any) -> Run:
+    """Give the user's module the best weights; the run remembers code and data for as long as it lives."""
     module = own.model.module if own.model else None
     if module is not None and run.best:
         module.load_state_dict(run.best.tensors)
-    object.__setattr__(run, "own", own.model)
+    return replace(run, own=own.model, data=data)
 
 
 def _screen(quiet: bool) -> Display:

@@ -1,11 +1,10 @@
 """The visible loop: what happens between two steps of a run, and when."""
 
-import copy
 import math
 import os
 import time
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -173,7 +172,10 @@ class Fitting:
         step = self.state.best.step if self.state.best else self.state.step
         file = ModelFile.load(self.run.model) if self.session.ranks.is_first else None
         try:
-            evaluation = self.tested.get(step) or self._measure(self._best(file), "test")
+            evaluation = self.tested.get(step)
+            if not evaluation:
+                with self._best(file) as best:
+                    evaluation = self._measure(best, "test")
         except EvaluationStopped:
             return False
         if file:
@@ -184,14 +186,19 @@ class Fitting:
         self._tell(EndRecord(self.state.step, self._epoch(), reason, self._seconds()))
         return True
 
-    def _best(self, file: ModelFile | None) -> TrainedModel:
-        """Return the model with the weights that the first rank's file holds."""
-        now = self.session.trained_model()
-        best = replace(now, module=copy.deepcopy(now.module))
-        if file:
-            best.module.load_state_dict(file.tensors)
-        self.session.ranks.share(best.module.state_dict().values())
-        return best
+    @contextmanager
+    def _best(self, file: ModelFile | None) -> Iterator[TrainedModel]:
+        """Give the model the weights that the first rank's file holds, for a while: not every module can be copied."""
+        self.state.wait_for_copy()  # of the weights as they are, which is saved
+        model = self.session.trained_model()
+        now = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+        try:
+            if file:
+                model.module.load_state_dict(file.tensors)
+            self.session.ranks.share(model.module.state_dict().values())
+            yield model
+        finally:
+            model.module.load_state_dict(now)
 
     def _stops_early(self) -> bool:
         patience = self.config.train.early_stopping

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Inputs", "SelfTest", "apply", "batch_of_ones", "call", "count", "split", "tensors"]
+__all__ = ["Inputs", "SelfTest", "apply", "call", "count", "drawn_batch", "split", "tensors"]
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 SelfTest = Callable[[Sequence[str], Inputs], None]  # is shown the classes (none: not known yet) and a batch; raises InputError
 
 
-def batch_of_ones(shape: Sequence[int]) -> Tensor:
-    """Return a small batch of inputs of that shape, all ones, float32, that a model is tried on before there are data."""
-    return torch.ones(4, *shape)
+def drawn_batch(shape: Sequence[int]) -> Tensor:
+    """Return a small batch of inputs of that shape, float32, always the same, that a model is tried on before there are data."""
+    return torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def tensors(inputs: Inputs) -> list[Tensor]:

@@ -141,6 +141,9 @@ def _read_dataset(
     config, _ = _merged(recipe, layers)
     settings = config.data
     dataset = build_dataset(raw, val=settings.val, test=settings.test, max_train=settings.max_train, seed=config.train.seed)
+    batch_size = raw.settings.get("train.batch_size", 0)
+    if batch_size > len(dataset.train):  # of a loader that gives all examples at once, some of which are validated or tested on
+        layers[0] = Layer("data", {**raw.settings, "train.batch_size": "full"})
     return dataset, layers
 
 

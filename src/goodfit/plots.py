@@ -190,7 +190,7 @@ def plot_history(run: Run | str | os.PathLike[str]) -> "Figure":
         if best:
             _mark_best(axes, best, key)
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(framealpha=0.85, edgecolor="none")
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize="small", columnspacing=1.2)
     return _finish(figure)
 
 
@@ -273,7 +273,8 @@ def plot_confusion(evaluation: Evaluation) -> "Figure":
     figure.suptitle(f"{evaluation.split}: {evaluation.summary().split(',')[0]}", fontsize="medium", parse_math=False)
     _finish(figure)
     with _letters_as_they_are():
-        figure.draw_without_rendering()  # of square axes the layout is right from the second time on
+        for _ in range(3):
+            figure.draw_without_rendering()  # of square axes the layout is right from the third or fourth time on
     return figure
 
 

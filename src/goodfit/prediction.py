@@ -42,7 +42,13 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[str], *, top: int = 3)
 
     Raises DataError for the only input, if it cannot be read, and for a folder, pattern or table that holds none.
     """
-    reads = _row_batches if predictor.model.transform.to_json()["kind"] == "table" else _picture_batches
+    kind = predictor.model.transform.to_json()["kind"]
+    if kind not in ("table", "image"):
+        raise DataError(
+            f"{predictor.path} takes numbers as they were given to its training, and no files; predict in Python: "
+            f"goodfit.load({str(predictor.path)!r})(array)"
+        )
+    reads = _row_batches if kind == "table" else _picture_batches
     for name in inputs:
         try:
             for names, examples in reads(predictor, name):

@@ -1,5 +1,6 @@
 """Code of the user's own, tried on a few examples before anything is written: what it is, and that it fits the data."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +13,16 @@ from goodfit.artefacts.model_file import Architecture, ModelFile
 from goodfit.config import Config
 from goodfit.data.dataset import Dataset
 from goodfit.data.stream import batches_per_epoch, first_examples
+from goodfit.data.tensor_transform import TensorTransform
 from goodfit.errors import ConfigError, ModelError
 from goodfit.inputs import Inputs, apply, call
 from goodfit.models.freezing import freeze_body, freeze_parts, frozen_parts
 from goodfit.models.outputs import OutputMeaning, num_columns, prediction_of
-from goodfit.models.own import load_weights
+from goodfit.models.own import load_weights, plain_tensors
 from goodfit.models.probing import Probe, materialize, probe
 from goodfit.models.sequential import NotDescribable, describe_layers
 from goodfit.randomness import reseed
-from goodfit.training.losses import Loss, build_loss, class_weights
+from goodfit.training.losses import CrossEntropy, Loss, build_loss, class_weights
 from goodfit.training.optimizers import build_optimizer
 from goodfit.training.own import (
     OwnCode,
@@ -36,6 +38,7 @@ from goodfit.user_code import code_name, source_of
 __all__ = ["Parts", "Rehearsal", "build_own_loss", "build_parts", "make_optimizer", "rehearse", "self_test"]
 
 EXAMPLES = 4  # that a module is tried on
+OF_SHAPES = re.compile(r"shape|size|dimension|channels")  # what torch says where they do not fit
 MOST_NAMED = 3
 FAR_FROM_ONE = 0.01  # of what an example's probabilities come to
 LARGE = 10.0  # mean or deviation of targets that most models are slow to reach
@@ -63,12 +66,18 @@ class Rehearsal:
 def self_test(own: OwnCode, config: Config, start: ModelFile | None, classes: Sequence[str], inputs: Inputs) -> None:
     """Send a batch through the user's module before the data are read; nothing of it is kept.
 
-    `classes` are those of the data, none where they are not known yet. Raises ModelError where the inputs do not fit the module,
-    with the layer's name, or where it gives another number of outputs.
+    `classes` are those of the data, none where they are not known yet. Raises ModelError where the shape of the inputs does not
+    fit the module, with the layer's name, or where it gives another number of outputs. Whatever else fails may do so for these
+    inputs alone, and is left to the rehearsal on real ones.
     """
     inputs = apply(lambda tensor: tensor[:EXAMPLES], inputs)
     name = config.model.name.rpartition(":")[2]
-    columns = probe(build_parts(replace(own, copies=True), config, inputs, start, None).module, inputs, name).columns
+    try:
+        columns = probe(build_parts(replace(own, copies=True), config, inputs, start, None).module, inputs, name).columns
+    except ModelError as error:
+        if type(error.__cause__) is RuntimeError and OF_SHAPES.search(str(error.__cause__)):
+            raise
+        return
     may_be_more = columns > len(classes) and _are_counted(classes)
     if classes and columns != len(classes) and not may_be_more and (columns, len(classes)) != (1, 2):
         raise ModelError(
@@ -100,9 +109,11 @@ def rehearse(
             outputs = call(module.eval(), inputs)
         notes += _try_loss(own, config, dataset, meaning, outputs, targets)
     notes += _unused(found, module)
+    notes += _outside_of_files(module, name) if own.model else []
     values: dict[str, Any] = {"model.outputs": meaning}
     if own.model:
         architecture, why_code = _architecture(own, config, dataset, found.columns, module)
+        notes += own.model.notes
         notes += _changed(start, module) if start else _told_once(module, architecture, why_code, dataset)
         values |= {"model.name": architecture.name, "model.frozen": _frozen(config, module)}
         values |= {f"model.{key}": value for key, value in architecture.arguments.items()}
@@ -138,8 +149,11 @@ def _try_loss(
         raise ConfigError(
             f"the loss {config.train.loss} has no gradient, so nothing would learn; is a result detached, or made a number by .item()?"
         )
+    if isinstance(loss, CrossEntropy) and not loss.label_smoothing and loss.class_weights is None:
+        return []
     plain = "cross-entropy" if dataset.classes else "squared error"
-    return [f"your loss is what training makes small; val and test loss, which choose the best epoch, are the plain {plain}"]
+    measured = "val loss, which chooses the best epoch, and test loss are" if "val" in dataset.splits else "test loss is"
+    return [f"your loss is what training makes small; {measured} the plain {plain}"]
 
 
 def _told_once(module: nn.Module, architecture: Architecture, why_code: str, dataset: Dataset) -> list[str]:
@@ -148,7 +162,13 @@ def _told_once(module: nn.Module, architecture: Architecture, why_code: str, dat
     if why_code:
         notes.append(f"the Sequential cannot be stored as its layers, so its model file will ask for code: {why_code}")
     elif architecture.is_code:
-        notes.append(f"the model file will ask for your code where it is used: --model {architecture.name}, in Python model=")
+        where = "" if architecture.name.startswith("__main__") else f"--model {architecture.name}, in Python "
+        notes.append(f"the model file will ask for your code where it is used: {where}model=")
+    if isinstance(dataset.transform, TensorTransform) and not dataset.transform.is_identity:
+        notes.append(
+            f"{name} is given numbers of mean 0 and deviation 1, which a predictor sees to; as they are: a TensorDataset, or "
+            "transform.mean=0 and transform.std=1"
+        )
     if dataset.task == "regression":
         mean, deviation = float(dataset.train.targets.mean()), float(dataset.train.targets.std())
         if max(abs(mean), deviation) > LARGE:
@@ -305,6 +325,16 @@ def _changed(start: ModelFile, module: nn.Module) -> list[str]:
     if not written or not found or written.sha256 == found.sha256:
         return []
     return [f"{type(module).__name__} is not written as it was when the run was started; what it gives may be other than then"]
+
+
+def _outside_of_files(module: nn.Module, name: str) -> list[str]:
+    held = plain_tensors(module)
+    if not held:
+        return []
+    what = f"{_named(held)}: {'tensors' if len(held) > 1 else 'a tensor'} that no file keeps"
+    return [
+        f'{what}, so a loaded model has what {name} is built with; register_buffer("{held[0].rpartition(".")[2]}", ...) keeps it'
+    ]
 
 
 def _unused(found: Probe, module: nn.Module) -> list[str]:

@@ -20,7 +20,7 @@ from goodfit.data.image_transform import ImageTransform
 from goodfit.data.stream import StreamLoader, first_examples, make_loader
 from goodfit.devices import sum_dtype
 from goodfit.distributed import Ranks
-from goodfit.errors import ConfigError, DataError, DeviceError, in_python_words, unknown_name
+from goodfit.errors import ConfigError, DataError, DeviceError, ModelError, in_python_words, unknown_name
 from goodfit.evaluation.evaluate import TrainedModel, evaluate
 from goodfit.evaluation.metrics import Evaluation
 from goodfit.models import fit_first_layer, may_draw
@@ -33,6 +33,7 @@ from goodfit.training.schedules import Schedule, build_schedule, constant
 from goodfit.training.state import RunState
 from goodfit.training.trainer import Step, Trainer
 from goodfit.training.updates import make_update
+from goodfit.user_code import blame, said
 
 __all__ = ["Session", "make_session", "make_state"]
 
@@ -251,12 +252,20 @@ def make_state(plan: Plan, device: torch.device) -> RunState:
     return RunState(
         model=model,
         optimizer=optimizer,
-        ema=MovingAverage(model, config.train.ema) if config.train.ema else None,
+        ema=_make_average(model, config.train.ema) if config.train.ema else None,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loss_sum=torch.zeros((), dtype=sum_dtype(device), device=device),
         weight_sum=torch.zeros((), dtype=sum_dtype(device), device=device),
         schedule=OwnSchedule(parts.schedule, optimizer) if has_schedule else None,
     )
+
+
+def _make_average(model: nn.Module, decay: float) -> MovingAverage:
+    try:
+        return MovingAverage(model, decay)
+    except Exception as error:
+        message = f"{type(model).__name__} cannot be copied ({said(error)}), and train.ema averages the weights of a copy; leave it out"
+        raise blame(ModelError(message), error) from error
 
 
 def _some_inputs(dataset: Dataset) -> Tensor:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from goodfit.errors import GoodfitError, ModelError, unknown_name
 
-__all__ = ["Source", "blame", "code_name", "is_code", "level_of_user", "load_code", "said", "source_of"]
+__all__ = ["Source", "blame", "check_not_imported", "code_name", "is_code", "level_of_user", "load_code", "said", "source_of"]
 
 E = TypeVar("E", bound=GoodfitError)
+
+IMPORTING: list[str] = []  # files of the user's that are being run for what they define
 
 MAX_SOURCE = 1 << 18  # characters of a class that a model file shows
 LIBRARIES = ("goodfit", "torch", "torchvision", "contextlib", "importlib", "_frozen_importlib")
@@ -64,6 +66,15 @@ def load_code(name: str) -> Any:
     return found
 
 
+def check_not_imported() -> None:
+    """Raise ModelError where a file of the user's does its work while it is run for what it defines."""
+    if IMPORTING:
+        raise ModelError(
+            f"{IMPORTING[-1]} is run for the model that it defines, and calls goodfit itself; put that call behind "
+            'if __name__ == "__main__": or the model into a file of its own'
+        )
+
+
 def _run(path: Path) -> ModuleType:
     """Import a file as `python file.py` would, with its folder first on the path; the same file is run once."""
     name = f"goodfit_code_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
@@ -75,13 +86,18 @@ def _run(path: Path) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = sys.modules[name] = module_from_spec(spec)
+    IMPORTING.append(path.name)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
+        if isinstance(error, GoodfitError):
+            raise
         raise blame(
             ModelError(f"{path.name} cannot be imported: {said(error)}; it must run by itself: python {path.name}"), error
         ) from error
+    finally:
+        IMPORTING.pop()
     return module
 
 

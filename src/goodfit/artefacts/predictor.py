@@ -13,7 +13,7 @@ from goodfit.data.table import TABLE_SUFFIXES, read_rows
 from goodfit.data.table_transform import TableTransform
 from goodfit.data.tensor_transform import TensorTransform, as_array
 from goodfit.devices import choose_device
-from goodfit.errors import ConfigError
+from goodfit.errors import ConfigError, DataError
 from goodfit.evaluation.evaluate import TrainedModel
 from goodfit.html import table
 from goodfit.inputs import Inputs, count, split
@@ -123,6 +123,10 @@ class Predictor:
     def _as_many(self, examples: Any) -> tuple[bool, Any]:
         """Say whether `examples` are many, and return them in the form that the transform encodes."""
         shape = self.model.transform.input_shape
+        is_file = isinstance(examples, str | bytes | Path)
+        if is_file and isinstance(self.model.transform, GivenTransform | TensorTransform):
+            what = "bytes" if isinstance(examples, bytes) else repr(str(examples))
+            raise DataError(f"{what}: this model takes numbers, not files; prepare it as for its training, and give the array")
         if isinstance(self.model.transform, GivenTransform):
             return self.model.transform.are_many(examples), examples
         if isinstance(self.model.transform, TensorTransform):

@@ -52,6 +52,7 @@ class Run:
 
     path: Path
     own: OwnModel | None = field(default=None, repr=False, compare=False)  # the user's code for its model, if that is known
+    data: Any = field(default=None, repr=False, compare=False)  # its data, where they were given as objects and are known
 
     def __post_init__(self) -> None:
         if not (self.path / "config.toml").is_file():

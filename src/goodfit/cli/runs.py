@@ -9,7 +9,7 @@ __all__ = ["runs"]
 
 
 def runs(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder the runs are in.")] = Path("runs")) -> None:
-    """Compare runs in a table, best first."""
+    """Compare runs in a table, best on validation first."""
     from goodfit.artefacts.run import find_runs
     from goodfit.cli.output import make_screen
 

@@ -22,7 +22,7 @@ from goodfit.data.picture_files import PictureFiles
 from goodfit.data.survey import Survey
 from goodfit.data.targets import check_classes
 from goodfit.errors import DataError
-from goodfit.inputs import SelfTest, batch_of_ones
+from goodfit.inputs import SelfTest, drawn_batch
 
 __all__ = ["SPLIT_NAMES", "find_pictures", "read_folder", "read_samples"]
 
@@ -63,7 +63,7 @@ def read_folder(
         budget=budget,
         timeout=timeout,
         progress=progress,
-        self_test=_on_ones(self_test, classes),
+        self_test=_on_drawn(self_test, classes),
         or_survey=True,
     )
     notes = ["left out: " + ", ".join(f"{kind} ({count})" for kind, count in sorted(ignored.items()))] if ignored else []
@@ -107,7 +107,7 @@ def read_samples(
         budget=budget,
         timeout=timeout,
         progress=progress,
-        self_test=_on_ones(self_test),
+        self_test=_on_drawn(self_test),
     )
     assert isinstance(decoded, DecodedPictures)
     if not decoded.unreadable:
@@ -119,8 +119,8 @@ def read_samples(
     raise DataError(f"{decoded.unreadable[first]}{more}; replace what is damaged, or remove it")
 
 
-def _on_ones(self_test: SelfTest | None, classes: Sequence[str] = ()) -> Callable[[Geometry], None] | None:
-    return (lambda geometry: self_test(classes, batch_of_ones(geometry.shape))) if self_test else None
+def _on_drawn(self_test: SelfTest | None, classes: Sequence[str] = ()) -> Callable[[Geometry], None] | None:
+    return (lambda geometry: self_test(classes, drawn_batch(geometry.shape))) if self_test else None
 
 
 def find_pictures(path: Path) -> list[Path]:

@@ -238,13 +238,13 @@ def read_named(
     `self_test` is shown the form of the pictures before. Raises DataError for an unknown name, for data that are absent and cannot be fetched, and for damaged files.
     """
     from goodfit.data.image_transform import fit_image_transform
-    from goodfit.inputs import batch_of_ones
+    from goodfit.inputs import drawn_batch
 
     if name not in NAMED:
         raise DataError(unknown_name("data set", name, NAMED))
     entry, folder = NAMED[name], data_root(root)
     if self_test:
-        self_test(entry.classes, batch_of_ones(entry.shape))
+        self_test(entry.classes, drawn_batch(entry.shape))
     notes = () if entry.is_on_disk(folder) else (_download(name, folder, allowed=download),)
     parts = {part: _read_part(entry, folder, split) for part, split in entry.splits.items()}
     return RawData(name, entry.task, entry.classes, parts, fit_image_transform, notes)

@@ -108,7 +108,9 @@ def read_own(
         )
     given = {split: _take(split, parts[split], timeout) for split in SPLITS if split in parts}
     first = next(iter(given.values()))
-    raw = None if is_ready else _recognized(given, first.name, task, classes, decode)
+    raw = _recognized(given, first.name, task, classes, decode)
+    if raw and is_ready and any(part.inputs.dtype == torch.uint8 for part in raw.parts.values()):
+        raw = None  # pictures, which their own code prepares
     if raw is None and is_ready is False:
         raise DataError(
             f"{first.name} prepares its examples by its own code, and the model prepares its inputs itself; "
@@ -255,15 +257,15 @@ def _as_they_are(
     self_test: SelfTest | None,
 ) -> RawData:
     """Keep the parts as places to read from; learn how many examples they have, and their targets."""
-    named = {split: _class_names(part.data_set) or () for split, part in given.items()}
-    tests = {"train": partial(self_test, named["train"])} if self_test and "train" in given else {}
+    tests = {"train": partial(self_test, ())} if self_test else {}  # labels may be other than the names say
     measured = {split: part.examples().measured(progress, tests.get(split)) for split, part in given.items()}
     for examples, found in measured.values():
         _check_targets(examples, found, task)
     read = {split: examples for split, (examples, _) in measured.items()}
     _check_inputs(name, read)
     labels = {split: found for split, (_, found) in measured.items()}
-    known = {split: names for split, names in named.items() if names}
+    named = {split: _class_names(part.data_set) for split, part in given.items()}
+    known = {split: names for split, names in named.items() if names and not _are_values(labels[split], task)}
     task, names, targets, reason = read_labels(name, labels, known, task, classes)
     reasons = (reason, *(_shortfall(given[split], examples) for split, examples in read.items()))
     parts = {}
@@ -278,6 +280,11 @@ def _as_they_are(
     transform, whose = travels
     note = f"{name} is read through its own code for training; what travels with the model is the transform of {whose}"
     return RawData(name, task, tuple(names), parts, lambda *_: transform, tuple(filter(None, (*reasons, note))))
+
+
+def _are_values(targets: Tensor, task: Task | None) -> bool:
+    """Whether targets are numbers to predict, so that names of classes beside them are of no use."""
+    return task == "regression" or (task is None and targets.is_floating_point())
 
 
 def _shortfall(part: Given, examples: Examples) -> str:
@@ -381,6 +388,8 @@ def _innermost(data_set: Any) -> Any:
 def _class_names(data_set: Any) -> tuple[str, ...] | None:
     """Return the names that a data set has for its classes; Hugging Face keeps them in the feature of the labels."""
     data_set = _innermost(data_set)
+    if getattr(data_set, "target_transform", None) is not None:
+        return None  # which makes other labels of them
     features = getattr(data_set, "features", None)
     labels = [features[name] for name in TARGET_NAMES if name in features] if isinstance(features, Mapping) else []
     named = next((getattr(feature, "names", None) for feature in labels), None)

@@ -93,6 +93,10 @@ def read_data(
         _check_settings(str(data) if kind != "own" else "a data set", kind, config)
     elif kind == "table" and like.transform.to_json()["kind"] == "image":
         raise DataError(f"{str(data)!r} is a table, and the model was trained on pictures; give data of their kind")
+    elif kind in ("name", "folder") and like.transform.to_json()["kind"] != "image":
+        raise DataError(
+            f"{str(data)!r} holds pictures, and the model was trained on numbers that it was given; give such, prepared as then"
+        )
     raw = SOURCES[kind](data, Request(config, progress, like, self_test))
     if like:
         return match_classes(raw, like)

@@ -53,10 +53,8 @@ class TensorTransform:
         if tuple(tensor.shape) == self.shape:
             tensor = tensor.unsqueeze(0)
         if tuple(tensor.shape[1:]) != self.shape:
-            expected = ", ".join(map(str, self.shape))
-            raise DataError(
-                f"the input has shape {tuple(tensor.shape)}; this model takes (N, {expected}), or one ({expected},)"
-            )
+            many = ", ".join(map(str, ("N", *self.shape)))
+            raise DataError(f"the input has shape {tuple(tensor.shape)}; this model takes ({many}), or one {self.shape}")
         return tensor
 
     def normalize(self, stored: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def describe_verification(found: "Verification", width: int) -> list[Text]:
 
 
 def list_runs(runs: Sequence["Run"], width: int) -> list[Text]:
-    """Return a table of runs: classifications by accuracy, regressions by error, and then those that are not finished."""
+    """Return a table of runs, those of the same data together and the best on validation first; then those not finished."""
     from goodfit.artefacts.checkpoint import newest_step
 
     found, damage = _sorted_out(runs)
@@ -168,11 +168,14 @@ def resume_command(run: Path, own: str | None = None) -> str:
     return f"goodfit resume {printable(shlex.quote(str(run)))}" + (f" --model {own}" if own else "")
 
 
-def _rank(run: "Run") -> tuple[bool, float]:
+def _rank(run: "Run") -> tuple[str, bool, float]:
+    """Order by the data, and then by what was reached on validation: never on test."""
     from goodfit.evaluation.metrics import ClassificationEvaluation
 
-    test = run.test
-    return (False, -test.accuracy) if isinstance(test, ClassificationEvaluation) else (True, test.rmse if test else 0.0)
+    data, val = str(run.best.training["data"]) if run.best else "", run.val
+    if val is None:
+        return data, True, 0.0
+    return data, False, -val.accuracy if isinstance(val, ClassificationEvaluation) else val.rmse
 
 
 def _run_cells(run: "Run") -> list[str]:

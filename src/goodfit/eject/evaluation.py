@@ -52,7 +52,7 @@ def evaluation_section(known: Knowledge, data: DataSection) -> list[str]:
     noun, place = data.noun, "" if session.device.type == "cpu" else ".to(DEVICE)"
     result = _result(known, kind)
     return [
-        "@torch.inference_mode()",
+        "@torch.no_grad()",
         f"def evaluate(model: nn.Module, {noun}: Tensor, targets: Tensor) -> tuple[float, float]:",
         f'    """Return the loss and the {"accuracy" if is_classifier else "root of the mean squared error"} of the model."""',
         "    model.eval()",

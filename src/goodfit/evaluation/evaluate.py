@@ -39,7 +39,7 @@ class TrainedModel:
     device: torch.device
     channels_last: bool = False
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, stored: Inputs) -> Tensor:
         """Return the module's float32 outputs (N, outputs) for a stored batch (N, ...), in evaluation mode."""
         inputs: Inputs = self.transform.normalize(apply(lambda tensor: tensor.to(self.device), stored))
@@ -47,7 +47,7 @@ class TrainedModel:
             inputs = apply(lambda tensor: tensor.contiguous(memory_format=torch.channels_last), inputs)
         return self.outputs_for(inputs)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def outputs_for(self, inputs: Inputs) -> Tensor:
         """Return the module's float32 outputs for inputs that are ready: what it was trained on."""
         self.module.eval()
@@ -77,7 +77,7 @@ def _never() -> bool:
     return False
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(
     model: TrainedModel, split: Split, name: str, ranks: Ranks | None = None, stop_asked: Callable[[], bool] = _never
 ) -> Evaluation:

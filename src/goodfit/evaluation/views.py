@@ -34,7 +34,7 @@ class ManyViews(TrainedModel):
     mirrored: bool = False
     shifted: bool = False
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, stored: Inputs) -> Tensor:
         """Return the logarithms (N, C) of the mean probabilities for stored pictures (N, C, H, W)."""
         assert isinstance(stored, Tensor)

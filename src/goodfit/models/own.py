@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -14,9 +14,11 @@ from torch.nn.parameter import UninitializedParameter
 from goodfit.errors import ConfigError, FileError, ModelError, kind_of
 from goodfit.user_code import blame, code_name, load_code, said
 
-__all__ = ["OwnModel", "check_module", "copied", "load_weights", "own_model"]
+__all__ = ["OwnModel", "check_module", "copied", "load_weights", "own_model", "plain_tensors"]
 
 Copied = TypeVar("Copied")
+
+SAME_BUILDER = "give what built the model that was trained, with the same arguments, such as model=lambda: Net(32)"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class OwnModel:
     name: str  # such as "net.py:Net"
     make: Callable[..., Any]
     module: nn.Module | None = None  # where it is built already: its weights are the start
+    notes: tuple[str, ...] = ()  # what the user should be told of it
 
     def build(self, arguments: Mapping[str, Any]) -> nn.Module:
         """Return a new module; its weights are those of the user's, or drawn from torch's default generator.
@@ -60,11 +63,13 @@ def own_model(given: Any) -> OwnModel:
     """Return a module, class, function, or "net.py:Net" as a way to a module; raise ModelError for anything else."""
     if isinstance(given, str):
         loaded = own_model(load_code(given))
-        return OwnModel(given.rpartition("/")[2], loaded.make, loaded.module)
+        return replace(loaded, name=given.rpartition("/")[2])
     if isinstance(given, nn.Module):
-        kind = type(given)
-        check_module(given, kind.__name__)
-        return OwnModel(code_name(kind), kind, given)
+        inner = getattr(given, "_orig_mod", given)  # of what torch.compile returns, whose parameters are the same
+        kind = type(inner)
+        check_module(inner, kind.__name__)
+        notes = (f"{kind.__name__} is trained as it is: torch.compile is not built yet",) if inner is not given else ()
+        return OwnModel(code_name(kind), kind, inner, notes)
     if not callable(given):
         raise ModelError(f"{given!r:.80} is no model; give a name of `goodfit models`, a torch.nn.Module, or what builds one")
     named = given.func if isinstance(given, functools.partial) else given
@@ -83,15 +88,36 @@ def check_module(module: nn.Module, name: str) -> None:
         raise ModelError(f"{name} has no weights: it was built on the meta device; build it on the CPU")
     if not any(True for _ in module.parameters()):
         raise ModelError(f"{name} has no parameters, so there is nothing to train; assign its layers as attributes")
+    for key, layer in module.named_modules():
+        if getattr(layer, "sparse", False) is True:
+            raise ModelError(
+                f"{key or name} has sparse=True, and sparse gradients are not built yet; build it with sparse=False"
+            )
     for key, value in module.state_dict().items():
+        if isinstance(value, Tensor) and value.is_complex():
+            raise ModelError(f"{key!r} is {value.dtype}, and complex weights are not built yet; keep two real ones")
         if not isinstance(value, Tensor):
             raise ModelError(f"{name} keeps {key!r}, {kind_of(value)}, in its state, and files hold tensors; make it one")
+
+
+def plain_tensors(module: nn.Module) -> list[str]:
+    """Return the names of tensors that are plain attributes, which no file keeps."""
+    return [
+        f"{key}.{attribute}" if key else attribute
+        for key, part in module.named_modules()
+        for attribute, value in vars(part).items()
+        if isinstance(value, Tensor)
+    ]
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> nn.Module:
     """Give a module the weights of a file; raise FileError naming the first tensor that does not fit."""
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
-        module.load_state_dict(dict(tensors))  # lazy layers take their shapes from the file
+        try:
+            module.load_state_dict(dict(tensors))  # lazy layers take their shapes from the file
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip().rstrip(".")
+            raise FileError(f"the weights do not fit {name}: {reason}; {SAME_BUILDER}") from error
         return module
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
@@ -99,7 +125,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
         key = min(key for key in expected | found if expected.get(key) != found.get(key))
         raise FileError(
             f"the weights do not fit {name}: {key!r} is {found.get(key, 'missing')} in the file, and {expected.get(key, 'missing')} "
-            "in the code; give what built the model that was trained, with the same arguments, such as model=lambda: Net(32)"
+            f"in the code; {SAME_BUILDER}"
         )
     module.load_state_dict(dict(tensors))
     return module

@@ -1,9 +1,8 @@
 """A first look at a module of the user's own: whether it can take the data's examples, and what its outputs are.
 
-Nothing of the module changes, nor of torch's random state.
+Torch's random state does not change; the module is one that is thrown away afterwards, so what it counts may move.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,12 +64,12 @@ def materialize(module: nn.Module, inputs: Inputs, name: str) -> None:
 
 
 def probe(module: nn.Module, inputs: Inputs, name: str) -> Probe:
-    """Send a few examples through a copy of `module`, in evaluation mode.
+    """Send a few examples through `module`, which is in evaluation mode from then on.
 
     Raises ModelError where it fails, naming the layer with the shape it got and the one it wanted, or where what comes out
     is not one row of numbers for each example.
     """
-    module = copy.deepcopy(module).eval()
+    module.eval()
     with _no_strangers(module, name), torch.random.fork_rng(devices=[]), torch.enable_grad(), calling(module, inputs, name):
         outputs = call(module, inputs)
     prediction = prediction_of(outputs)
@@ -149,8 +148,11 @@ def _innermost(open_calls: list[tuple[str, nn.Module, Any]]) -> str:
     inputs = [value for value in given if isinstance(value, Tensor)]
     weight = next(layer.parameters(recurse=False), None)
     for value in inputs:
-        if weight is not None and value.is_floating_point() and weight.is_floating_point() and value.dtype != weight.dtype:
-            return f"the layer {key} ({kind}) has weights of {weight.dtype} and got {value.dtype}; make them float32: model.float()"
+        if weight is not None and kind in WANTED and value.dtype != weight.dtype:
+            way_out = (
+                "make them float32: model.float()" if weight.dtype != torch.float32 else "give it float32, such as x.float()"
+            )
+            return f"the layer {key} ({kind}) has weights of {weight.dtype} and got {value.dtype}; {way_out}"
     got = ", ".join(str(tuple(value.shape)) for value in inputs)
     wanted = WANTED.get(kind)
     wish = f" and wants {wanted}={getattr(layer, wanted)}" if wanted else ""

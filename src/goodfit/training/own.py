@@ -194,8 +194,11 @@ def _check_state(optimizer: Optimizer, name: str) -> None:
     for group in trial.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    with torch.random.fork_rng(devices=[]):
-        trial.step()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            trial.step()
+    except Exception as error:
+        raise blame(ConfigError(f"the optimiser {name} cannot take a step by itself: {said(error)}"), error) from error
     groups = [{key: value for key, value in group.items() if key != "params"} for group in trial.param_groups]
     kept = [value for state in trial.state.values() for value in state.values()]
     for value in [*kept, *(value for group in groups for value in group.values())]:

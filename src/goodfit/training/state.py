@@ -170,7 +170,8 @@ class RunState:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             first = f"{(str(error).strip() or repr(error)).splitlines()[0]:.300}"
             raise FileError(
-                f"the checkpoint does not fit this run's configuration: {first}; was config.toml changed?"
+                f"the checkpoint does not fit this run's configuration: {first}; was config.toml changed, or what "
+                "was given in Python?"
             ) from error
 
     def _check(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
