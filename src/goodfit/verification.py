@@ -62,7 +62,7 @@ def verify_run(run: Run, plan: Plan) -> Iterator[str | Verification]:
     for start, end in pairwise(starts):
         assert end
         first = start.step if start else 0
-        yield f"replaying steps {first} to {end.step}"
+        yield f"replaying steps {first:,} to {end.step:,}"
         with _scratch(run, start) as folder:
             difference = _replay(folder, plan, end)
         replayed.append((first, end.step))

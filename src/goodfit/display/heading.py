@@ -125,5 +125,7 @@ def _training(plan: "Plan", width: int, session: "Session | None" = None) -> lis
     steps = (
         f"{count(config.train.epochs, 'epoch')} of {count(plan.steps_per_epoch, 'step')} of {count(plan.batch_size, 'example')}"
     )
+    smoothing = config.train.label_smoothing
+    smoothed = f"; label smoothing {smoothing:g}, in train loss alone" if smoothing else ""
     lines = field("recipe", plan.recipe.name, width) if plan.recipe else []
-    return lines + field("training", f"{steps}; {way}", width)
+    return lines + field("training", f"{steps}; {way}{smoothed}", width)
