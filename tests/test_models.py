@@ -265,6 +265,8 @@ def test_pretrained_weights_are_the_library_s_but_for_the_head(torch_home: Path,
     expected = library.conv1(pictures.expand(-1, 3, -1, -1))  # grey seen as three equal channels
     torch.testing.assert_close(model.conv1(pictures), expected, rtol=1e-4, atol=1e-5)
     assert model.fc.out_features == 5
+    assert not model.fc.weight.any()  # a head that has learned nothing yet does not undo the rest
+    assert not model.fc.bias.any()
     for key, value in library.state_dict().items():
         assert key.startswith(("conv1.0", "fc")) or torch.equal(model.state_dict()[key], value), key
 
@@ -309,6 +311,16 @@ def test_a_weights_file_cannot_run_code(torch_home: Path) -> None:
     with pytest.raises(ModelError, match="could not be had: Weights only load failed"):
         build("torchvision/shufflenet_v2_x0_5", (3, 64, 64), pretrained=True)
     assert not Path(os.environ["TORCH_HOME"], "attacked").exists()
+
+
+def test_a_new_head_of_timm_begins_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    real = timm.create_model  # the weights themselves come from a network
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: real(name, **options))
+    for name, head in (("resnet10t", "fc"), ("convnext_atto", "head.fc")):
+        model = build(f"timm/{name}", (3, 64, 64), pretrained=True)
+        assert not any(parameter.any() for parameter in model.get_submodule(head).parameters())
+    assert model.get_submodule("head.norm").get_parameter("weight").all()
 
 
 def test_timm_models_fit_grey_pictures_and_the_classes() -> None:

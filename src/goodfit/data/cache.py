@@ -288,18 +288,15 @@ def _look_ahead(
     self_test: Callable[[Geometry], None] | None,
 ) -> Geometry:
     """Return the geometry that some of the pictures have; all are looked at before a failed self-test is believed."""
-    if isinstance(wanted, Geometry):
-        headers, geometry = [], wanted
-    else:
-        headers = scan(names[:: math.ceil(len(names) / SAMPLE)])
-        geometry = choose_geometry(headers, wanted)
-    if not self_test or not (headers or geometry == wanted):
-        return geometry
-    try:
-        self_test(geometry)
-    except InputError:
-        if geometry == wanted or len(names) <= SAMPLE or choose_geometry(scan(names), wanted) == geometry:
-            raise
+    is_known = isinstance(wanted, Geometry)
+    headers = [] if is_known else scan(names[:: math.ceil(len(names) / SAMPLE)])
+    geometry = choose_geometry(headers, wanted)
+    if self_test and (is_known or headers):
+        try:
+            self_test(geometry)
+        except InputError:
+            if is_known or len(names) <= SAMPLE or choose_geometry(scan(names), wanted) == geometry:
+                raise
     return geometry
 
 

@@ -50,6 +50,8 @@ def build_torchvision(
                 model.load_state_dict(_torchvision_weights(architecture))
         _fit_first_convolution(model, channels)
         _fit_head(model, num_outputs)
+        if pretrained:
+            _quiet_head(model)
     return _proved(model, name, input_shape, num_outputs)
 
 
@@ -73,6 +75,8 @@ def build_timm(architecture: str, input_shape: tuple[int, ...], num_outputs: int
         model: nn.Module = timm.create_model(architecture, pretrained=pretrained, num_classes=num_outputs, in_chans=channels)
     if isinstance(getattr(model, "get_classifier", lambda: None)(), tuple):  # trained by distillation, the two averaged
         raise ModelError(f"{name} has two heads, and goodfit trains models with one; choose another, such as timm/resnet18")
+    if pretrained:
+        _quiet_head(model)
     return _proved(model, name, input_shape, num_outputs)
 
 
@@ -163,6 +167,14 @@ def _fit_head(model: nn.Module, num_outputs: int) -> None:
         model.set_submodule(name, nn.Conv2d(old.in_channels, num_outputs, kernel_size=1))
     elif isinstance(old, nn.Linear):
         model.set_submodule(name, nn.Linear(old.in_features, num_outputs, bias=old.bias is not None))
+
+
+def _quiet_head(model: nn.Module) -> None:
+    """Make the last layer's weights zero, so that what it has not learned yet does not undo the rest (Kolesnikov et al. 2019)."""
+    _, head = find_head(model)
+    last = [layer for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1:]
+    for parameter in (parameter for layer in last for parameter in layer.parameters()):
+        nn.init.zeros_(parameter)
 
 
 def _proved(model: nn.Module, name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
