@@ -90,5 +90,5 @@ def test_tables_have_no_views(tmp_path: Path) -> None:
     table = tmp_path / "table.npz"
     np.savez(table, X=np.random.default_rng(0).normal(size=(60, 4)).astype("float32"), y=np.arange(60) % 2)
     run = run_through(None, tmp_path / "run", SETTINGS | {"model.name": "mlp", "data.name": str(table)})
-    with pytest.raises(ConfigError, match="classes of pictures"):
+    with pytest.raises(ConfigError, match="does not tell pictures apart"):
         evaluate_model(run.path, None, tta=True)
