@@ -54,7 +54,9 @@ class ManyViews(TrainedModel):
 def check_views(transform: Transform, classes: tuple[str, ...], configuration: Mapping[str, Any]) -> None:
     """Raise ConfigError where a model was trained on a single view of each example."""
     if not isinstance(transform, ImageTransform) or not classes:
-        raise ConfigError("--tta shows a model each picture in several views, and this one does not tell pictures apart; leave it out")
+        raise ConfigError(
+            "--tta shows a model each picture in several views, and this one does not tell pictures apart; leave it out"
+        )
     if not any(configuration.get(key) for key in KEYS):
         raise ConfigError("--tta shows the model what training showed it, which was neither flipped nor shifted; leave it out")
 
