@@ -1,12 +1,14 @@
 """Data sets, loaders and iterables as a person has them: which way they are read, and what is refused."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command import write_pictures
 from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
@@ -362,3 +364,19 @@ def test_the_processes_of_the_loader_and_the_patience_for_them_are_kept() -> Non
     assert (workers.count, workers.prefetch, workers.timeout) == (1, 3, 7.0)
     stream = make_loader(build(raw).train, 4, seed=0, device=torch.device("cpu"), ranks=Ranks())
     assert isinstance(stream, StreamLoader)
+
+
+def test_pictures_that_a_model_wants_ready_are_not_decoded_beforehand(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
+
+    def decode(*_: Any) -> None:
+        raise AssertionError("nothing of it would be kept")
+
+    folder = str(write_pictures(tmp_path / "photos"))
+    data = {
+        "train": ImageFolder(folder, ToTensor()),
+        "test": ImageFolder(folder, Compose([RandomHorizontalFlip(), ToTensor()])),
+    }
+    raw = read_own(data, classes=("cat", "dog"), is_ready=True, decode=decode)
+    assert all(isinstance(part.inputs, Examples) for part in raw.parts.values())

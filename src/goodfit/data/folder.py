@@ -95,8 +95,8 @@ def read_samples(
 ) -> Tensor | None:
     """Return the pictures `root/name` in their order: (N, C, H, W) uint8, memory-mapped.
 
-    The arguments are those of `decode_pictures` and `read_folder`. Raises DataError for a picture that cannot be read; where an exact geometry
-    is wanted, returns None for that and for a picture of another size.
+    The arguments are those of `decode_pictures` and `read_folder`. Raises DataError for a picture that cannot be read; where
+    an exact geometry is wanted, returns None for that and for a picture of another size.
     """
     decoded = decode_pictures(
         root,

@@ -235,7 +235,8 @@ def read_named(
 ) -> RawData:
     """Read the data set `name` as uint8 pictures (N, C, H, W), fetching it first where it is not below `root`.
 
-    `self_test` is shown the form of the pictures before. Raises DataError for an unknown name, for data that are absent and cannot be fetched, and for damaged files.
+    `self_test` is shown the form of the pictures before. Raises DataError for an unknown name, for data that are absent and
+    cannot be fetched, and for damaged files.
     """
     from goodfit.data.image_transform import fit_image_transform
     from goodfit.inputs import drawn_batch

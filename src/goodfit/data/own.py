@@ -108,16 +108,15 @@ def read_own(
         )
     given = {split: _take(split, parts[split], timeout) for split in SPLITS if split in parts}
     first = next(iter(given.values()))
-    raw = _recognized(given, first.name, task, classes, decode)
-    if raw and is_ready and any(part.inputs.dtype == torch.uint8 for part in raw.parts.values()):
-        raw = None  # pictures, which their own code prepares
+    pictures = None if is_ready else decode  # which their own code prepares
+    raw = _recognized(given, first.name, task, classes, pictures)
     if raw is None and is_ready is False:
         raise DataError(
             f"{first.name} prepares its examples by its own code, and the model prepares its inputs itself; "
             "give data of the kind that it was trained on"
         )
     if raw is None:
-        raw = _as_they_are(given, first.name, task, classes, decode, progress, self_test)
+        raw = _as_they_are(given, first.name, task, classes, pictures, progress, self_test)
     settings, notes = dict(raw.settings), raw.notes
     train = given.get("train")
     if train:
@@ -236,14 +235,14 @@ def _restricted(found: Given, loader: "DataLoader[Any]") -> Given:
 
 
 def _recognized(
-    given: Mapping[SplitName, Given], name: str, task: Task | None, classes: Sequence[str] | None, decode: Decode
+    given: Mapping[SplitName, Given], name: str, task: Task | None, classes: Sequence[str] | None, decode: Decode | None
 ) -> RawData | None:
-    """Return what is known by its type, None if any part is not."""
+    """Return what is known by its type, None if any part is not, or is pictures and there is no `decode`."""
     if not all(part.is_plain for part in given.values()):
         return None
     known: dict[int, Recognized | None] = {}
-    found = {split: recognize(part.data_set, known, decode) for split, part in given.items()}
-    parts = {split: part for split, part in found.items() if part}
+    found = {split: recognize(part.data_set, known, decode or (lambda *_: None)) for split, part in given.items()}
+    parts = {split: part for split, part in found.items() if part and (decode or part.inputs.dtype != torch.uint8)}
     return to_raw_data(parts, name, task, classes) if len(parts) == len(given) else None
 
 
@@ -252,7 +251,7 @@ def _as_they_are(
     name: str,
     task: Task | None,
     classes: Sequence[str] | None,
-    decode: Decode,
+    decode: Decode | None,
     progress: Progress | None,
     self_test: SelfTest | None,
 ) -> RawData:
@@ -273,7 +272,7 @@ def _as_they_are(
         if task == "classification":
             examples = replace(examples, labels=_labels(found, targets[split], len(names)))
         parts[split] = Part(examples, targets[split], _names(examples))
-    travels = _travelling(given, read, decode)
+    travels = _travelling(given, read, decode) if decode else None
     if travels is None:
         notes = [*reasons, *dict.fromkeys(_note(part) for part in given.values())]
         return RawData(name, task, tuple(names), parts, fit_given_transform, tuple(filter(None, notes)))

@@ -85,8 +85,9 @@ def read_data(
 ) -> RawData:
     """Read whatever `data` is; `like` asks for the form and the classes of a trained model.
 
-    Where reading takes long, `self_test` is shown the form of the inputs before, and what it raises ends the reading. Raises DataError for data that do not exist, are of no known kind, or cannot be read, and ConfigError for settings that
-    such data do not have.
+    Where reading takes long, `self_test` is shown the form of the inputs before, and what it raises ends the reading. Raises
+    DataError for data that do not exist, are of no known kind, or cannot be read, and ConfigError for settings that such data
+    do not have.
     """
     kind = _kind(data)
     if like is None:
