@@ -68,6 +68,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "the best kept": {"checkpoint.every_steps": 2, "checkpoint.keep": "best"},
     "resnet": {"model.name": "resnet18", "model.width": 4},
     "muon": {"optim.name": "muon", "optim.momentum": 0.6, "optim.weight_decay": 0.1, "train.precision": "bf16"},
+    "muon, normalized": {"optim.name": "muon", "optim.normalize": True, "train.precision": "bf16"},
     "whitened": {"model.name": "whitened-vgg", "model.widths": [4, 6], "model.frozen": ["whitening.weight"]},
     "sides in turn": {"augment.flip": "alternating", "train.accumulate": 2},
     "floats": {"model.name": "mlp"},

@@ -345,6 +345,7 @@ KEYS = {
     "optim.betas (muon)": Case([0.5, 0.6]),
     "optim.iterations (muon)": Case(2),
     "optim.adam_lr (muon)": Case(0.1),
+    "optim.normalize (muon)": Case(True),
     "schedule.final (linear)": Case(0.5, rates),
     "schedule.final (cosine)": Case(0.5, rates),
     "schedule.drops (step)": Case(1, rates),

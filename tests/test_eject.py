@@ -282,6 +282,7 @@ def test_programs_end_with_the_runs_weights(tmp_path):
 COLOUR = {"model.name": "whitened-vgg", "model.widths": [4, 8, 8], "model.frozen": ["whitening.weight"]}
 COLOUR |= {"optim.name": "muon", "optim.lr": 0.24, "optim.momentum": 0.6, "optim.iterations": 3, "schedule.name": "linear"}
 COLOUR |= {"augment.crop": 2, "augment.flip": "alternating", "train.label_smoothing": 0.2, "train.precision": "bf16"}
+COLOUR |= {"optim.normalize": True}
 
 
 def test_programs_of_small_colour_pictures_end_with_the_runs_weights(tmp_path, monkeypatch):

@@ -72,6 +72,35 @@ def test_the_first_step_has_the_size_of_the_rate() -> None:
     assert float(torch.linalg.svdvals(parameter.detach()).max()) == pytest.approx(0.5, rel=0.3)
 
 
+def test_normalized_weights_keep_their_norm_and_turn_as_far() -> None:
+    model, other = network(), network()
+    optimizers = [build_optimizer("muon", model, lr=0.5, arguments={"normalize": True}), build_optimizer("muon", other, lr=0.5)]
+    for parameters, optimizer in zip((model, other), optimizers, strict=True):
+        for index, parameter in enumerate(parameters.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        size = 8**0.5 / theirs.norm() if ours.ndim == 4 else 1.0
+        torch.testing.assert_close(ours, theirs * size)
+    assert float(model[0].weight.detach().norm()) == pytest.approx(8**0.5)
+
+
+def test_in_bf16_the_products_are_and_nothing_else() -> None:
+    stepped = {}
+    for precision in ("fp32", "bf16"):
+        model = network()
+        optimizer = build_optimizer("muon", model, lr=0.5, precision=precision)
+        for index, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+        optimizer.step()
+        stepped[precision] = [parameter.detach() for parameter in model.parameters()]
+        assert all(parameter.dtype == torch.float32 for parameter in stepped[precision])
+        assert optimizer.state[model[0].weight]["momentum_buffer"].dtype == torch.float32
+    for full, half in zip(*stepped.values(), strict=True):
+        assert torch.equal(full, half) == (full.ndim != 4)
+        torch.testing.assert_close(full, half, atol=0.03, rtol=0)
+
+
 def test_other_groups_have_adams_steps() -> None:
     ours, theirs = nn.Parameter(drawn(5)), nn.Parameter(drawn(5))
     optimizers = [

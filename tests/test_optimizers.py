@@ -29,11 +29,11 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_lowers_the_loss_at_its_usual_rate(name: str, fused: bool) -> None:
+def test_every_optimiser_lowers_the_loss_at_its_usual_rate(name: str, precision: str) -> None:
     model = small_model()
-    optimizer = build_optimizer(name, model, lr=default_learning_rate(name), fused=fused)
+    optimizer = build_optimizer(name, model, lr=default_learning_rate(name), precision=precision)
     before = loss_of(model).item()
     for _ in range(10):
         take_step(model, optimizer)
@@ -43,10 +43,10 @@ def test_every_optimiser_lowers_the_loss_at_its_usual_rate(name: str, fused: boo
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_the_fused_form_computes_the_same(name: str) -> None:
     trained = []
-    for fused in (True, False):
+    for precision in ("fp32", "fp16"):
         model = small_model()
-        optimizer = build_optimizer(name, model, lr=0.01, weight_decay=0.1, fused=fused)
-        assert bool(optimizer.param_groups[0]["fused"]) is fused
+        optimizer = build_optimizer(name, model, lr=0.01, weight_decay=0.1, precision=precision)
+        assert bool(optimizer.param_groups[0]["fused"]) is (precision == "fp32")
         for _ in range(3):
             for parameter in model.parameters():
                 parameter.grad = parameter.detach().sin()

@@ -216,7 +216,7 @@ def _frozen(config: Config, module: nn.Module) -> list[str]:
     ]
 
 
-def make_optimizer(own: OwnCode, parts: Parts, config: Config, fused: bool = True) -> Optimizer:
+def make_optimizer(own: OwnCode, parts: Parts, config: Config) -> Optimizer:
     """Return the optimiser over the module's parameters: the user's, or the one that is named."""
     settings = config.optim
     if own.optimizer is not None:
@@ -228,7 +228,7 @@ def make_optimizer(own: OwnCode, parts: Parts, config: Config, fused: bool = Tru
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         arguments=settings.arguments,
-        fused=fused,
+        precision=config.train.precision,
     )
 
 

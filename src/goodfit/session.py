@@ -246,8 +246,7 @@ def make_state(plan: Plan, device: torch.device) -> RunState:
         ) from error
     if plan.architecture.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    # A fused step that the scaler skips leaves momentum buffers uninitialised.
-    optimizer = make_optimizer(own, replace(parts, module=model), config, fused=precision != "fp16")
+    optimizer = make_optimizer(own, replace(parts, module=model), config)
     has_schedule = own.schedule is not None and not is_schedule_of_steps(own.schedule)
     return RunState(
         model=model,

@@ -271,7 +271,7 @@ def optimizer_lines(known: Knowledge) -> list[str]:
         "momentum": Static(settings.momentum),
         "weight_decay": Static(settings.weight_decay),
         "arguments": Static(settings.arguments),
-        "fused": Static(not known.session.state.scaler.is_enabled()),
+        "precision": Static(known.session.plan.config.train.precision),
     }
     body, result = known.run(build_optimizer, given, wanted=("parameters",) if known.session.trainer.clip else ())
     made = lift(result)

@@ -17,10 +17,11 @@ EPS = 1e-7
 
 
 class Muon(Optimizer):
-    """Steps of a matrix are its Nesterov momentum with all singular values brought near 1 (Jordan et al. 2024).
+    """Matrices step by Nesterov momentum with singular values near 1 (Jordan et al. 2024).
 
     A weight of more dimensions is the matrix (outputs, all else). A group that is not `orthogonal` has Adam's steps, with
-    `adam_lr` and `betas`. `weight_decay` is decoupled; `iterations` are those of Newton and Schulz.
+    `adam_lr` and `betas`. `weight_decay` is decoupled; `iterations` are those of Newton and Schulz, computed in `dtype`.
+    With `normalize` matrices are brought to one norm after a step (airbench, Jordan 2024), for layers before a normalisation.
     """
 
     def __init__(
@@ -32,9 +33,12 @@ class Muon(Optimizer):
         iterations: int = 5,
         adam_lr: float = 0.003,
         betas: tuple[float, float] = (0.9, 0.95),
+        normalize: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        usual = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations, "betas": betas}
-        super().__init__(params, usual | {"orthogonal": True})
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "orthogonal": True})
+        self.momentum, self.betas, self.iterations = momentum, betas, iterations
+        self.normalize, self.dtype = normalize, dtype
         for group in self.param_groups:
             group["lr"] = lr if group["orthogonal"] else adam_lr
 
@@ -55,21 +59,24 @@ class Muon(Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         buffer = state["momentum_buffer"]
-        buffer.lerp_(gradient, 1 - group["momentum"])
-        direction = torch.lerp(gradient, buffer, group["momentum"]).reshape(len(weight), -1)
+        buffer.lerp_(gradient, 1 - self.momentum)
+        direction = torch.lerp(gradient, buffer, self.momentum).reshape(len(weight), -1)
         rows, columns = direction.shape
-        change = orthogonal(direction, group["iterations"]).reshape(weight.shape)
+        change = orthogonal(direction.to(self.dtype), self.iterations).reshape(weight.shape)
         weight.add_(change, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+        if self.normalize:
+            weight.mul_(len(weight) ** 0.5 / (weight.norm() + EPS))
 
     def _adam_step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, (first, second) = self.state[weight], group["betas"]
+        state, (first, second) = self.state[weight], self.betas
         if not state:
             state |= {"step": 0, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
         state["step"] += 1
         state["exp_avg"].lerp_(gradient, 1 - first)
         state["exp_avg_sq"].lerp_(gradient.square(), 1 - second)
         deviation = (state["exp_avg_sq"] / (1 - second ** state["step"])).sqrt_().add_(1e-8)
-        weight.addcdiv_(state["exp_avg"], deviation, value=-group["lr"] / (1 - first ** state["step"]))
+        rate = group["lr"] / (1 - first ** state["step"])
+        weight.addcdiv_(state["exp_avg"], deviation, value=-rate)
 
 
 def orthogonal(matrix: Tensor, iterations: int) -> Tensor:

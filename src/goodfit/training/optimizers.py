@@ -41,7 +41,7 @@ OPTIMIZERS = {
 }
 
 # Set by goodfit itself, or without effect on a run: ASGD's average of the weights, which begins at t0, is not used.
-_RESERVED = {"params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize", "t0"}
+_RESERVED = {"params", "lr", "dtype", "fused", "foreach", "capturable", "differentiable", "maximize", "t0"}
 
 
 def _kind(name: str) -> _Kind:
@@ -68,12 +68,14 @@ def build_optimizer(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     arguments: Mapping[str, Any] | None = None,
-    fused: bool = True,
+    precision: str = "fp32",
 ) -> torch.optim.Optimizer:
     """Return the optimiser `name` over the trainable parameters of `model`.
 
-    Biases and norms (parameters of one dimension at most) have no weight decay. `fused` asks for the fused form where
-    there is one. Raises ConfigError for an unknown optimiser, or an argument that it does not have or take.
+    Biases and norms (parameters of one dimension at most) have no weight decay. The form is the fused one where there is
+    one; not for `precision` fp16, where a step that the scaler skips would leave the fused one's momentum uninitialised.
+    With bf16 Muon's matrix products are in it too. Raises ConfigError for an unknown optimiser, or an argument that it does
+    not have or take.
     """
     kind = _kind(name)
     optimizer_class = _class(name)
@@ -93,7 +95,9 @@ def build_optimizer(
         groups = [{"params": large, "weight_decay": weight_decay}, {"params": small, "weight_decay": 0.0}]
     elif "weight_decay" in known:  # AdamW's own default is not zero
         groups[0]["weight_decay"] = 0.0
-    form = {"fused": True} if fused and kind.fused else {}
+    if name == "muon" and precision == "bf16":
+        values["dtype"] = torch.bfloat16
+    form = {"fused": True} if kind.fused and precision != "fp16" else {}
     try:
         return optimizer_class([group for group in groups if group["params"]], lr=lr, **values, **form)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
