@@ -24,7 +24,7 @@ from tempfile import mkstemp
 from time import time
 from typing import Any
 
-from goodfit.data.images import Geometry, Header, opened, read_header, to_pixels
+from goodfit.data.images import Geometry, Header, opened, read_each, read_header
 from goodfit.data.processes import Runner, runner
 from goodfit.data.survey import CHUNK, FEW, Survey, survey_pictures
 from goodfit.devices import choose_threads
@@ -340,13 +340,6 @@ def decode_names(
     size = math.prod(wanted.shape)
     with _writing(Path(file).parent), Path(file).open("r+b") as stream:
         stream.seek(start * size)
-        for name in names:
-            header, reason, pixels = None, None, bytes(size)
-            try:
-                with opened(f"{root}/{name}", name) as image:
-                    header = read_header(image)
-                    pixels = to_pixels(image, wanted).tobytes()
-            except DataError as error:
-                reason = str(error)
-            stream.write(pixels)
+        for header, pixels, reason in read_each(root, names, wanted):
+            stream.write(bytes(size) if pixels is None else pixels.tobytes())
             yield header, reason

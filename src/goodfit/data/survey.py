@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goodfit.data.images import Geometry, Header, opened, printable, read_header, to_pixels
+from goodfit.data.images import Geometry, Header, printable, read_each
 from goodfit.data.processes import Runner
 from goodfit.errors import DataError
 
@@ -93,15 +93,9 @@ def survey_pictures(
 
 def look_at_names(root: str, names: Sequence[str], geometry: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """Yield the header of each picture, why it cannot be read, the sums of its pixels and their squares, and its digest."""
-    wanted = Geometry(*geometry)
-    for name in names:
-        header = None
-        try:
-            with opened(f"{root}/{name}", name) as image:
-                header = read_header(image)
-                pixels = to_pixels(image, wanted)
-        except DataError as error:
-            yield header, str(error), [], ""
+    for header, pixels, reason in read_each(root, names, Geometry(*geometry)):
+        if pixels is None:
+            yield header, reason, [], ""
             continue
         counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in pixels])
         yield header, None, (counts @ POWERS).T.tolist(), _hex(pixels.tobytes())
@@ -109,13 +103,10 @@ def look_at_names(root: str, names: Sequence[str], geometry: Sequence[Any]) -> I
 
 def read_names(root: str, names: Sequence[str], geometry: Sequence[Any], digests: Sequence[str]) -> Iterator[bytes]:
     """Yield the pixels of each picture; raise DataError for one that can no longer be read, or that is another by now."""
-    wanted = Geometry(*geometry)
-    for name, digest in zip(names, digests, strict=True):
-        try:
-            with opened(f"{root}/{name}", name) as image:
-                pixels = to_pixels(image, wanted).tobytes()
-        except DataError as error:
-            raise DataError(f"{error}; it could be read before: put it back as it was") from error
+    for name, digest, read in zip(names, digests, read_each(root, names, Geometry(*geometry)), strict=True):
+        if read.pixels is None:
+            raise DataError(f"{read.reason}; it could be read before: put it back as it was")
+        pixels = read.pixels.tobytes()
         # What is trained on must not change from one epoch to the next, nor between a run and its resumption.
         if _hex(pixels) != digest:
             raise DataError(f"{printable(name)} is another picture than when it was first read; put it back as it was")
