@@ -3,8 +3,9 @@
     python benchmarks/ways.py [--only NAME ...] [--rounds 15]
 
 Each network trains by goodfit's steps on made-up data of its kind, in every combination of precision, memory format and number
-of threads, a step of each in turn. A figure is how many times as fast as torch's defaults its steps are: the median of the
-rounds' ratios. `auto` is what goodfit takes after its trial.
+of threads, a step of each in turn; with `--compiled` also compiled by torch.compile, on every core. A figure is how many times
+as fast as torch's defaults its steps are: the median of the rounds' ratios, and their range. `auto` is what goodfit takes after
+its trial.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,8 +45,26 @@ CASES = {
     "table of 20 columns": Case((20,), 20_000, {}),
 }
 PRECISIONS, FORMATS = ("fp32", "bf16"), (torch.contiguous_format, torch.channels_last)
-Way = tuple[str, torch.memory_format, int]
-WAYS: list[Way] = list(itertools.product(PRECISIONS, FORMATS, sorted({choose_threads(0), 1}, reverse=True)))
+
+
+class Way(NamedTuple):
+    """A way of computing a step."""
+
+    precision: str
+    memory_format: torch.memory_format
+    threads: int
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        memory_format = str(self.memory_format)[6:].removesuffix("_format").replace("_", " ")
+        return f"{self.precision}, {memory_format}, {self.threads}{', compiled' * self.compiled}"
+
+
+CORES = choose_threads(0)
+EAGER = [Way(*parts) for parts in itertools.product(PRECISIONS, FORMATS, sorted({CORES, 1}, reverse=True))]
+COMPILED = [
+    Way(precision, memory_format, CORES, compiled=True) for precision, memory_format in itertools.product(PRECISIONS, FORMATS)
+]
 
 
 def made_up(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -57,39 +76,39 @@ def made_up(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def session(case: Case, data: Any, way: Way) -> Session:
-    precision, memory_format, threads = way
-    settings = {"train.precision": precision, "train.threads": threads}
+    settings = {"train.precision": way.precision, "train.threads": way.threads}
     made = goodfit.trainer(data, settings=settings, **case.options)
-    if memory_format is torch.contiguous_format:
+    if way.memory_format is torch.contiguous_format:
         made.trainer.channels_last = False
-        made.model.to(memory_format=memory_format)
+        made.model.to(memory_format=way.memory_format)
+    if way.compiled:
+        made.model.compile()
     return made
 
 
 def step(made: Session, way: Way) -> float:
     """Return the seconds of one step."""
-    with computing(made.device, way[2], deterministic=True):
+    with computing(made.device, way.threads, deterministic=True):
         started = time.perf_counter()
         float(next(made.trainer.steps()).loss)
         return time.perf_counter() - started
 
 
-def measure(case: Case, rounds: int) -> tuple[dict[Way, float], str]:
-    """Return how many times as fast each way is as torch's defaults, and what `auto` takes."""
+def measure(case: Case, ways: list[Way], rounds: int) -> tuple[dict[Way, list[float]], dict[Way, float], str]:
+    """Return how many times as fast each way is as the first in every round, the seconds of its first step, and `auto`'s way."""
     data = made_up(case)
     formats = FORMATS if len(case.shape) > 1 and case.options.get("recipe") != "mnist-mlp" else FORMATS[:1]
-    ways = [way for way in WAYS if way[1] in formats]
+    ways = [way for way in ways if way.memory_format in formats and not (way.compiled and way.memory_format is not formats[-1])]
     sessions = {way: session(case, data, way) for way in ways}
+    first = {way: step(sessions[way], way) for way in ways}
     seconds: dict[Way, list[float]] = {way: [] for way in ways}
-    for number in range(rounds + 2):
+    for number in range(rounds + 1):
         for way in ways if number % 2 else reversed(ways):
             seconds[way].append(step(sessions[way], way))
     plain = seconds[ways[0]]
-    ratios = {
-        way: statistics.median(a / b for a, b in zip(plain[2:], taken[2:], strict=True)) for way, taken in seconds.items()
-    }
+    ratios = {way: [a / b for a, b in zip(plain[1:], taken[1:], strict=True)] for way, taken in seconds.items()}
     chosen = try_out(goodfit.trainer(data, **case.options).plan, lambda _: None).config.train
-    return ratios, f"{chosen.precision}, {chosen.threads} thread{'s' * (chosen.threads > 1)}"
+    return ratios, first, f"{chosen.precision}, {chosen.threads} thread{'s' * (chosen.threads > 1)}"
 
 
 def main() -> None:
@@ -97,15 +116,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compiled", action="store_true", help="compile each network too, and say how long that takes")
     options = parser.parse_args()
-    titles = [f"{way[0]}, {str(way[1])[6:].removesuffix('_format').replace('_', ' ')}, {way[2]}" for way in WAYS]
-    print(f"| network | {' | '.join(titles)} | auto takes |\n|{' --- |' * (len(WAYS) + 2)}")
+    ways = EAGER + COMPILED * options.compiled
+    print(f"| network | {' | '.join(map(str, ways))} | auto takes |\n|{' --- |' * (len(ways) + 2)}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GOODFIT_CACHE"] = folder
         for name in options.only:
-            ratios, chosen = measure(CASES[name], options.rounds)
-            cells = [f"{ratios[way]:.2f}" if way in ratios else "" for way in WAYS]
+            ratios, first, chosen = measure(CASES[name], ways, options.rounds)
+            cells = [_cell(ratios[way], first[way] if way.compiled else None) if way in ratios else "" for way in ways]
             print(f"| {name} | {' | '.join(cells)} | {chosen} |", flush=True)
+
+
+def _cell(ratios: list[float], compiling: float | None) -> str:
+    after = "" if compiling is None else f" after {compiling:.0f} s"
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){after}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from goodfit import devices
-from goodfit.devices import autocast, choose_device, choose_precision, choose_threads, computing, sum_dtype
+from goodfit.devices import autocast, choose_device, choose_precision, choose_threads, computing, sum_dtype, upload
 from goodfit.errors import DeviceError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
@@ -150,3 +150,18 @@ def test_the_environment_s_number_of_threads_is_respected_but_for_torchrun_s(mon
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "100000")
     assert choose_threads(0) < 100000
+
+
+def test_an_upload_is_waited_for_by_nobody() -> None:
+    tensor = torch.arange(3)
+    assert upload(tensor, CPU) is tensor
+    assert upload(tensor, torch.device("meta")).is_meta
+    asked: list[Any] = []
+
+    class Pinned:
+        def to(self, *arguments: Any, **named: Any) -> None:
+            asked.append((arguments, named))
+
+    upload(SimpleNamespace(device=CPU, pin_memory=Pinned), CUDA)  # type: ignore[arg-type]  # there may be no CUDA here
+    upload(SimpleNamespace(device=CUDA, to=Pinned().to), CUDA)  # type: ignore[arg-type]
+    assert asked == [((CUDA,), {"non_blocking": True}), ((CUDA,), {})]

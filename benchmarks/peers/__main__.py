@@ -54,7 +54,7 @@ def _startup(options: argparse.Namespace) -> list[str]:
 
 def _accuracy(options: argparse.Namespace) -> list[str]:
     request = _request("cifar10-quick", options, examples=50_000, epochs=TUTORIALS_EPOCHS)
-    return table_of_accuracy(options.recipe, request, options.rounds)
+    return table_of_accuracy(options.recipe, request, options.rounds, tutorial=options.tutorial)
 
 
 TABLES: dict[str, Callable[[argparse.Namespace], list[str]]] = {
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", nargs="+", default=["cifar10-quick"], help=f"for `accuracy`; {AT_ONCE}: `fast`, for the tutorial's accuracy"
     )
+    parser.add_argument("--no-tutorial", dest="tutorial", action="store_false", help="leave its program out of `accuracy`")
     parser.add_argument("--device", default="cpu")
     return parser
 

@@ -24,6 +24,7 @@ __all__ = [
     "computing",
     "spare_the_compiler",
     "sum_dtype",
+    "upload",
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -172,6 +173,13 @@ def autocast(device: "torch.device", precision: Precision) -> AbstractContextMan
     import torch
 
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def upload(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Return a tensor on `device`; CUDA copies it when its turn comes, and what computes there need not be done before."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def sum_dtype(device: "torch.device") -> "torch.dtype":

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from goodfit.data.transforms import Transform
+from goodfit.devices import upload
 from goodfit.randomness import address, generator
 
 __all__ = ["Augmentation", "alternating_sides", "shift"]
@@ -82,20 +83,20 @@ class Augmentation:
         count = len(targets)
         if self.crop:
             shifts = torch.randint(0, 2 * self.crop + 1, (2, count), generator=draws)[:, part]
-            stored = shift(stored, self.crop, self.fill, *shifts.to(stored.device))
+            stored = shift(stored, self.crop, self.fill, *upload(shifts, stored.device))
         if self.flip:
             flipped = torch.rand(count, generator=draws) < 0.5 if sides is None else sides
-            flipped = flipped[part].to(stored.device)
+            flipped = upload(flipped[part], stored.device)
             stored = torch.where(flipped.view(-1, 1, 1, 1), stored.flip(-1), stored)
         if self.rand:
             kinds = torch.randint(0, NUM_CHANGES, (count,), generator=draws)[part]
             strengths = (torch.rand(count, generator=draws) * 2 - 1)[part] * self.rand
             changes = F.one_hot(kinds, NUM_CHANGES) * strengths[:, None]
             if len(stored):  # a rank may have none of a small batch
-                stored = _change(stored, changes.to(stored.device, torch.float32))
+                stored = _change(stored, upload(changes.float(), stored.device))
         inputs = transform.normalize(stored)
         if self.cutout:
-            centres = torch.rand(2, count, generator=draws)[:, part].to(inputs.device)
+            centres = upload(torch.rand(2, count, generator=draws)[:, part], inputs.device)
             inputs = _blank(inputs, self.cutout, *centres)
         if self.mixes:
             return self._mix(inputs, F.one_hot(targets, num_classes).float(), draws, address(seed, "augment", step))
@@ -103,7 +104,7 @@ class Augmentation:
 
     def _mix(self, inputs: Tensor, targets: Tensor, draws: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
         """Mix each example with another of the batch, all in the same proportion."""
-        partner = torch.randperm(len(targets), generator=draws).to(inputs.device)
+        partner = upload(torch.randperm(len(targets), generator=draws), inputs.device)
         cut = bool(self.cutmix) and (not self.mixup or bool(torch.rand((), generator=draws) < 0.5))
         alpha = self.cutmix if cut else self.mixup
         kept = float(np.random.default_rng(number).beta(alpha, alpha))
@@ -138,7 +139,7 @@ def shift(pictures: Tensor, reach: int, fill: str, down: Tensor, right: Tensor) 
     if fill == "zero":
         padded = F.pad(pictures, (reach, reach, reach, reach))
     else:
-        rows, columns = (_reflected(size, reach).to(pictures.device) for size in (height, width))
+        rows, columns = (upload(_reflected(size, reach), pictures.device) for size in (height, width))
         padded = pictures.index_select(2, rows).index_select(3, columns)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2 reach + 1, 2 reach + 1, H, W), a view
     return windows[torch.arange(len(pictures), device=pictures.device), :, down, right]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from goodfit.data.dataset import Split
+from goodfit.devices import upload
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError
 from goodfit.inputs import Inputs
@@ -112,7 +113,7 @@ class Loader:
     def _shuffle(self, epoch: int) -> None:
         if epoch != self._epoch:
             self._order = torch.randperm(self.count, generator=generator(self.seed, "shuffle", epoch))
-            self._targets = self.targets[self._order].to(self.device)
+            self._targets = upload(self.targets[self._order], self.device)
             self._epoch = epoch
 
     def _gather(self, step: int) -> None:
@@ -127,7 +128,7 @@ class Loader:
         order = self._order[places]
         if self.share.world > 1:
             order = torch.cat([batch[part] for batch, part in zip(order.split(sizes), parts, strict=True)])
-        stored = self.inputs.index_select(0, self.rows[order].to(self.inputs.device)).to(self.device)
+        stored = upload(self.inputs.index_select(0, upload(self.rows[order], self.inputs.device)), self.device)
         if self.prepare:
             stored = self.prepare(stored)
         inputs = stored.split([part.stop - part.start for part in parts])

@@ -19,6 +19,7 @@ from goodfit.data.iterables import IterableReader
 from goodfit.data.loader import Batch, Loader, check_batch_size, steps_per_epoch
 from goodfit.data.picture_files import PictureFiles
 from goodfit.data.samplers import list_batches, parts_of
+from goodfit.devices import upload
 from goodfit.distributed import Ranks
 from goodfit.errors import ConfigError, DataError
 from goodfit.inputs import Inputs, apply, tensors
@@ -81,7 +82,7 @@ class StreamLoader:
         if mine.start == mine.stop:  # a rank may have none of a small batch
             self.close()
             inputs = apply(lambda tensor: tensor[:0].to(self.device), self.examples.first)
-            return Batch(inputs, self.targets[positions].to(self.device), mine, is_ready)
+            return Batch(inputs, upload(self.targets[positions], self.device), mine, is_ready)
         if self._stream is None or step != self._next:
             self._open(step)
         assert self._stream
@@ -92,7 +93,7 @@ class StreamLoader:
             self.close()
         if self.ranks.world > 1:
             targets = self._of_all_ranks(positions, mine, targets)
-        return Batch(apply(lambda tensor: tensor.to(self.device), inputs), targets.to(self.device), mine, is_ready)
+        return Batch(apply(lambda tensor: upload(tensor, self.device), inputs), upload(targets, self.device), mine, is_ready)
 
     def state(self) -> dict[str, Any] | None:
         """Return where the stream is, as JSON values, if what is read can say it and can go on from there."""

@@ -20,7 +20,7 @@ from goodfit.data.loader import Batch, Loader
 from goodfit.data.stream import first_examples
 from goodfit.data.tensor_transform import TensorTransform
 from goodfit.data.transforms import Normalization
-from goodfit.devices import spare_the_compiler
+from goodfit.devices import spare_the_compiler, upload
 from goodfit.distributed import Ranks
 from goodfit.eject.blocks import give_name, run_block
 from goodfit.eject.folding import WHOLE, prune
@@ -245,6 +245,9 @@ def _set_rules(known: Knowledge) -> None:
         optimizer_arguments: lambda given, *_: Static(optimizer_arguments(ast.literal_eval(lift(given[0])))),
         optimizers._check: nothing,
         spare_the_compiler: nothing,
+        upload: lambda given, _, out: specializer.call(
+            Code(ast.Attribute(lift(given[0]), "to", ast.Load())), [given[1]], {}, out
+        ),
         find_head: lambda *_: _head(session.model),
         _is_one_column: lambda *_: Static(session.plan.architecture.num_outputs == 1),
         OwnSchedule.after_step: lambda *_: _schedule_step(session),
