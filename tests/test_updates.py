@@ -33,9 +33,9 @@ def give_gradients(module: nn.Module, step: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=draws)
 
 
-def trained(kind: dict[str, Any], own: bool, skipped: int = -1, fused: bool = True) -> tuple[list[Tensor], Optimizer]:
+def trained(kind: dict[str, Any], own: bool, skipped: int = -1, precision: str = "fp32") -> tuple[list[Tensor], Optimizer]:
     module = model()
-    optimizer = build_optimizer("sgd", module, lr=0.1, fused=fused, **kind)
+    optimizer = build_optimizer("sgd", module, lr=0.1, precision=precision, **kind)
     optimizer.param_groups[0]["maximize"] = kind is KINDS["maximised"]
     update = make_update(optimizer) if own else OptimizerUpdate(optimizer)
     assert isinstance(update, FusedSGD) is own
@@ -65,7 +65,7 @@ def test_weights_and_momentum_are_torchs(kind: str, skipped: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_parameter_may_have_its_first_gradient_later(kind: str) -> None:
     mine, _ = trained(KINDS[kind], own=True, skipped=0)
-    theirs, _ = trained(KINDS[kind], own=False, skipped=0, fused=False)
+    theirs, _ = trained(KINDS[kind], own=False, skipped=0, precision="fp16")
     torch.testing.assert_close(mine, theirs)
 
 
