@@ -65,6 +65,13 @@ def test_fast_trains_a_module_of_ones_own_for_fewer_epochs_at_a_higher_rate() ->
     assert fast.plan.config.optim.lr > auto.plan.config.optim.lr
 
 
+def test_fast_trains_on_a_table_for_fewer_epochs() -> None:
+    data = (torch.randn(2000, 4), torch.arange(2000) % 3)
+    fast, auto = (goodfit.trainer(data, recipe=level).plan.config for level in LEVELS[:2])
+    assert (fast.train.epochs, auto.train.epochs) == (15, 50)
+    assert fast.optim == auto.optim
+
+
 def test_best_takes_more_steps_of_a_wider_model() -> None:
     auto, best = (chosen(1, level) for level in ("auto", "best"))
     assert auto.total_steps <= best.total_steps
