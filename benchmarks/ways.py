@@ -1,6 +1,6 @@
 """What the choices of `auto` give over torch's defaults: float32, the usual memory format, every core.
 
-    python benchmarks/ways.py [--only NAME ...] [--rounds 15]
+    python benchmarks/ways.py [--only NAME ...] [--rounds 15] [--compiled]
 
 Each network trains by goodfit's steps on made-up data of its kind, in every combination of precision, memory format and number
 of threads, a step of each in turn; with `--compiled` also compiled by torch.compile, on every core. A figure is how many times

@@ -92,10 +92,12 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
     (C, H, W) with 1, 3 or 4 channels, 8- or 16-bit whole numbers or fractions from 0 to 1. Raise DataError naming the
     picture for whatever goes wrong here or in the block.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    name = name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the picture")
-    with _without_warnings():
+    name = printable(name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the picture"))
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which does not matter, and of large pictures, which are refused below.
+        warnings.simplefilter("ignore")
         try:
             if isinstance(source, np.ndarray):
                 yield _from_array(source)
@@ -103,56 +105,32 @@ def opened(source: Any, name: str = "") -> "Iterator[Image]":
                 yield source
             else:
                 _check_kind(source)
-                with _open(source) as image:
+                with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                     _check_size(image.width * image.height)
                     yield image
-        except Exception as error:
-            raise _told(error, name) from error
+        except _RefusedError as error:
+            raise DataError(f"{name} {error}") from error
+        except Image.DecompressionBombError as error:
+            pixels = re.search(r"\d+", str(error))  # the only place where Pillow says it
+            raise DataError(f"{name} {_too_large(int(pixels[0]) if pixels else 0)}") from error
+        except UnidentifiedImageError as error:
+            raise DataError(f"{name} is damaged, or no picture in a known format ({', '.join(FORMATS)})") from error
+        except Exception as error:  # damaged files make Pillow raise nearly anything
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            raise DataError(f"{name} cannot be read: {reason}") from error
 
 
 def read_each(root: str, names: Iterable[str], geometry: Geometry) -> Iterator[Read]:
     """Yield what the files `root/name` hold, with why for those that cannot be read."""
-    with _without_warnings():  # once for all: it takes as long as a tenth of a small picture
-        for name in names:
-            header, pixels, reason = None, None, None
-            try:
-                with _open(f"{root}/{name}") as image:
-                    _check_size(image.width * image.height)
-                    header = read_header(image)
-                    pixels = to_pixels(image, geometry)
-            except Exception as error:  # noqa: BLE001  damaged files make Pillow raise nearly anything
-                reason = str(_told(error, name))
-            yield Read(header, pixels, reason)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep still what Pillow warns of: odd metadata, which does not matter, and large pictures, which are refused."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _open(source: Any) -> "Image":
-    from PIL import Image
-
-    return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-
-
-def _told(error: Exception, name: str) -> DataError:
-    """Return what a person is told of an error about the picture called `name`."""
-    from PIL import Image, UnidentifiedImageError
-
-    name = printable(name)
-    if isinstance(error, _RefusedError):
-        return DataError(f"{name} {error}")
-    if isinstance(error, Image.DecompressionBombError):
-        pixels = re.search(r"\d+", str(error))  # the only place where Pillow says it
-        return DataError(f"{name} {_too_large(int(pixels[0]) if pixels else 0)}")
-    if isinstance(error, UnidentifiedImageError):
-        return DataError(f"{name} is damaged, or no picture in a known format ({', '.join(FORMATS)})")
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return DataError(f"{name} cannot be read: {reason}")
+    for name in names:
+        header, pixels, reason = None, None, None
+        try:
+            with opened(f"{root}/{name}", name) as image:
+                header = read_header(image)
+                pixels = to_pixels(image, geometry)
+        except DataError as error:
+            reason = str(error)
+        yield Read(header, pixels, reason)
 
 
 def _check_kind(source: Any) -> None:
